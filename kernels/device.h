@@ -1,0 +1,31 @@
+/*
+ * device.h - opening a compute device by the name people type.
+ *
+ * Place    kiln-engine and the local commands, before any weight is loaded.
+ * Owner    device_open / device_close; one thread uses a device at a time (the CPU device has a
+ *          thread pool of its own below).
+ * Failure  ERR_INVALID for a name that is none; ERR_NOT_FOUND / ERR_UNSUPPORTED with a sentence
+ *          for CUDA without plug-in, driver or GPU, or with a driver too old.
+ *
+ * Names: "cpu", "cpu:THREADS", "plain", "cuda", "cuda:N".
+ * KILN_CPU=avx512|avx2|portable forces the CPU path; a path the machine lacks is ERR_UNSUPPORTED.
+ */
+#ifndef KERNELS_DEVICE_H
+#define KERNELS_DEVICE_H
+
+#include "kernels/kernels.h"
+
+struct device {
+    const struct kernels *kernels;
+    char name[64];  /* "cpu" */
+    char label[96]; /* for people and provenance: "AMD EPYC, 2 threads, avx512" */
+    enum dtype default_dtype; /* activation dtype when nothing is asked: F32 or BF16, or F16 */
+    bool host_memory;         /* tensors can be read by the host directly */
+    void *state;              /* the back end's own */
+    void (*close)(struct device *d);
+};
+
+int device_open(struct device **device, const char *name, struct error *err);
+void device_close(struct device *device);
+
+#endif
