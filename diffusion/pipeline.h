@@ -1,0 +1,65 @@
+/*
+ * pipeline.h - request in, pixels out.
+ *
+ * Place    above text/ unet/ vae/ sample/ lora/ control/; below engine/serve_generate and nothing else.
+ *          `kiln generate` starts an engine of its own and goes the same way.
+ * Owner    one engine owns its device and its models; one thread.
+ * Failure  ERR_INVALID (request), ERR_FORMAT / ERR_NOT_FOUND (model files), ERR_NO_MEMORY,
+ *          ERR_DEVICE, ERR_CANCELED, ERR_UNSUPPORTED; the sentence names the thing and the limit.
+ */
+#ifndef DIFFUSION_PIPELINE_H
+#define DIFFUSION_PIPELINE_H
+
+#include "image/pixels.h"
+#include "kernels/device.h"
+#include "proto/request.h"
+
+struct model; /* one checkpoint on one device: text encoders, UNet, VAE, vocabulary */
+
+enum precision { PRECISION_AUTO, PRECISION_FP32, PRECISION_BF16, PRECISION_FP16 };
+
+struct model_info {
+    enum family family;
+    bool v_prediction, inpainting;
+    char path[512];
+    char sha256[65]; /* of the file(s); empty until known */
+    size_t weight_bytes; /* in use, in the storage dtype of the checkpoint */
+    double load_seconds;
+};
+
+/* A single-file checkpoint (.safetensors, .ckpt) or a diffusers folder; `vae_path` may be NULL. */
+int model_open(struct model **model, struct device *device, const char *path, const char *vae_path,
+               enum precision precision, struct error *err);
+void model_close(struct model *model);
+const struct model_info *model_info(const struct model *model);
+
+enum pipeline_phase { PHASE_LOAD, PHASE_TEXT, PHASE_SAMPLE, PHASE_DECODE, PHASE_COUNT };
+
+struct pipeline_progress {
+    enum pipeline_phase phase;
+    int step, steps; /* within PHASE_SAMPLE: network steps done of all */
+    double seconds;  /* since the start of the request */
+};
+
+struct pipeline_hooks {
+    void *context;
+    void (*progress)(void *context, const struct pipeline_progress *progress);
+    bool (*canceled)(void *context);
+};
+
+struct pipeline_result {
+    struct pixels *images; /* request->count of them, RGB; the caller releases */
+    int count;
+    double text_seconds, sample_seconds, decode_seconds;
+    size_t peak_bytes; /* of the passes */
+    /* what could not be honoured, in the Horde's codes: "lora:download_failed:name" ... */
+    char **notes;
+    int note_count;
+};
+
+int pipeline_run(struct model *model, const struct image_request *request,
+                 const struct pipeline_hooks *hooks, struct pipeline_result *result,
+                 struct error *err);
+void pipeline_result_release(struct pipeline_result *result);
+
+#endif
