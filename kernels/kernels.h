@@ -43,8 +43,12 @@ enum activation {
 };
 
 /* A weight as the checkpoint has it, and the back end's packed form of it (made on first use by
- * `pack`, shared between passes, freed by `unpack`). A weight that training changes has
- * `changes` set: back ends then read `data` each time or repack when `version` moved on. */
+ * `pack`, shared between passes, freed by `unpack`). `data` is host memory (a mapped file), except
+ * for a weight that training changes: it has `changes` set and lives in device memory (where adamw
+ * updates it); back ends then read `data` each time or repack when `version` moved on.
+ * Vectors (rank 0 and 1: bias, gamma, beta) reach the kernels as plain device pointers: ops call
+ * `pack` on them too and pass kernel_weight_vector(). A device whose memory the host addresses
+ * (device.host_memory) leaves them unpacked; others copy them, dtype unchanged. */
 struct kernel_weight {
     const void *data;
     enum dtype dtype;
@@ -55,6 +59,11 @@ struct kernel_weight {
     void *packed;
     uint64_t packed_version;
 };
+
+static inline const void *kernel_weight_vector(const struct kernel_weight *w)
+{
+    return !w ? NULL : w->packed ? w->packed : w->data;
+}
 
 /* What follows a linear or convolution while its result is still in registers:
  *   y = act(z + bias[out] + row[n,out]) + add[...,out]
