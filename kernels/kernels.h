@@ -48,7 +48,9 @@ enum activation {
  * updates it); back ends then read `data` each time or repack when `version` moved on.
  * Vectors (rank 0 and 1: bias, gamma, beta) reach the kernels as plain device pointers: ops call
  * `pack` on them too and pass kernel_weight_vector(). A device whose memory the host addresses
- * (device.host_memory) leaves them unpacked; others copy them, dtype unchanged. */
+ * (device.host_memory) leaves them unpacked; others copy them, dtype unchanged.
+ * Mapped data may be unaligned. A linear's weight may have rank 4 with a 1x1 kernel: trust the
+ * counts in the args. */
 struct kernel_weight {
     const void *data;
     enum dtype dtype;
@@ -315,7 +317,8 @@ struct kernels {
     /* Waits until everything asked so far is done, and reports a failure of any of it. */
     int (*finish)(struct device *d, struct error *err);
 
-    /* Makes w->packed for the given use and activation dtype; cheap when it is there already. */
+    /* Makes w->packed for the given use and activation dtype; cheap when it is there already.
+     * Kernels with a kernel_weight in their args call it themselves. */
     int (*pack)(struct device *d, struct kernel_weight *w, enum dtype activation_dtype,
                 struct error *err);
     void (*unpack)(struct device *d, struct kernel_weight *w);

@@ -1,0 +1,104 @@
+#include "kernels/device.h"
+
+#include <dlfcn.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/str.h"
+#include "kernels/plain/plain.h"
+
+typedef int (*open_function)(struct device **device, const char *options, struct error *err);
+
+/* The plug-in lies beside the program, in the library folder of an installation, in the build tree,
+ * or where the dynamic linker looks. It stays loaded: devices hold pointers into it. */
+static void *cuda_plugin_load(char *why, size_t why_bytes)
+{
+    static const char *const places[] = {"kiln-cuda.so", "../lib/kiln/kiln-cuda.so",
+                                         "../kernels/cuda/kiln-cuda.so"};
+    char folder[PATH_MAX], path[PATH_MAX + 64];
+    ssize_t length = readlink("/proc/self/exe", folder, sizeof(folder) - 1);
+    str_copy(why, why_bytes, "there is no kiln-cuda.so");
+    for (size_t i = 0; length > 0 && i < sizeof(places) / sizeof(places[0]); i++) {
+        folder[length] = 0;
+        char *slash = strrchr(folder, '/');
+        if (!slash) break;
+        slash[1] = 0;
+        snprintf(path, sizeof(path), "%s%s", folder, places[i]);
+        if (access(path, F_OK) != 0) continue;
+        void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        if (library) return library;
+        str_copy(why, why_bytes, dlerror());
+        return NULL;
+    }
+    return dlopen("kiln-cuda.so", RTLD_NOW | RTLD_LOCAL);
+}
+
+static int cuda_device_open_plugin(struct device **device, const char *options, struct error *err)
+{
+    int64_t number;
+    if (options && (!str_parse_i64(options, &number) || number < 0 || number > 255)) {
+        return error_set(err, ERR_INVALID,
+                         "device cuda:%s: the part after the colon must be the "
+                         "number of a GPU, 0 to 255",
+                         options);
+    }
+    char why[256];
+    void *library = cuda_plugin_load(why, sizeof(why));
+    if (!library) {
+        return error_set(err, ERR_NOT_FOUND,
+                         "device cuda: the CUDA plug-in could not be loaded (%s); "
+                         "use --device cpu, or build Kiln where the CUDA toolkit is installed",
+                         why);
+    }
+    open_function open;
+    *(void **)&open = dlsym(library, "cuda_device_open");
+    if (!open) {
+        return error_set(
+            err, ERR_UNSUPPORTED,
+            "device cuda: the plug-in found is not one of Kiln's (no cuda_device_open)");
+    }
+    return open(device, options, err);
+}
+
+static int plain_device_open_named(struct device **device, const char *options, struct error *err)
+{
+    if (options)
+        return error_set(err, ERR_INVALID, "device plain takes no option, not \"%s\"", options);
+    return plain_device_open(device, err);
+}
+
+static int cpu_device_open_plain(struct device **device, const char *options, struct error *err)
+{
+    return plain_device_open(device, err);
+}
+
+int device_open(struct device **device, const char *name, struct error *err)
+{
+    static const struct {
+        const char *name;
+        open_function open;
+    } kinds[] = {
+        {"cpu", cpu_device_open_plain},
+        {"cuda", cuda_device_open_plugin},
+        {"plain", plain_device_open_named},
+    };
+    if (!name) name = "cpu";
+    size_t length = strcspn(name, ":");
+    const char *options = name[length] ? name + length + 1 : NULL;
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        if (strlen(kinds[i].name) != length || memcmp(kinds[i].name, name, length) != 0) continue;
+        return kinds[i].open(device, options, err);
+    }
+    return error_set(err, ERR_INVALID,
+                     "there is no device \"%.40s\": it is one of cpu, cpu:THREADS, "
+                     "cuda, cuda:N, plain",
+                     name);
+}
+
+void device_close(struct device *device)
+{
+    if (device) device->close(device);
+}
