@@ -1,10 +1,10 @@
 /*
  * request.h - one image request, whoever asked: command line, Horde job, practice horde, preview.
  *
- * Place    made by cli/ (options) and proto/horde_pop (a job), carried by proto/engine_msg, executed
- *          by diffusion/pipeline. No I/O, no JSON.
- * Owner    image_request_init / image_request_release; strings and blobs are the request's own.
- * Failure  image_request_check: ERR_INVALID with the field, its value and the limit.
+ * Place    made by cli/ (options) and proto/horde_pop (a job), carried by proto/engine_msg,
+ * executed by diffusion/pipeline. No I/O, no JSON. Owner    image_request_init /
+ * image_request_release; strings and blobs are the request's own. Failure  image_request_check:
+ * ERR_INVALID with the field, its value and the limit.
  */
 #ifndef PROTO_REQUEST_H
 #define PROTO_REQUEST_H
@@ -33,7 +33,8 @@ struct blob {
 };
 
 enum source_use { SOURCE_NONE, SOURCE_IMG2IMG, SOURCE_INPAINTING, SOURCE_OUTPAINTING };
-enum noise_device { NOISE_CPU, NOISE_CUDA }; /* whose generator draws: torch CPU or torch CUDA */
+/* whose generators are matched; diffusion/sample/noise.h has the rules */
+enum noise_device { NOISE_CPU, NOISE_CUDA, NOISE_HORDE };
 
 struct request_lora {
     char *path;            /* local file */
@@ -49,7 +50,7 @@ struct request_embedding {
 };
 
 struct image_request {
-    char *model; /* path or name that the engine's model store knows */
+    char *model;             /* path or name that the engine's model store knows */
     char *prompt, *negative; /* UTF-8, never NULL after init */
     int width_px, height_px;
     int steps;
@@ -57,10 +58,10 @@ struct image_request {
     enum sampler sampler;
     enum schedule schedule; /* karras: SCHEDULE_KARRAS */
     uint64_t seed;
-    int count; /* images of one latent batch from one seed */
+    int count;     /* images of one latent batch from one seed */
     int clip_skip; /* 0: the family's own; 1 last layer, 2 penultimate (Horde meaning) */
     enum noise_device noise;
-    double eta; /* NAN: the sampler's own */
+    double eta;              /* NAN: the sampler's own */
     double guidance_rescale; /* 0: off */
     uint64_t variation_seed;
     double variation_strength; /* 0: off */
