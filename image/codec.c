@@ -59,8 +59,8 @@ int codec_probe(struct image_header *header, const char *name, const uint8_t *da
                 struct error *err)
 {
     if (length > CODEC_BYTES_MAX)
-        return error_set(err, ERR_INVALID, "picture %s has %zu bytes, the limit is %u", name, length,
-                         CODEC_BYTES_MAX);
+        return error_set(err, ERR_INVALID, "picture %s has %zu bytes, the limit is %u", name,
+                         length, CODEC_BYTES_MAX);
     for (int i = 0; i < IMAGE_FORMAT_COUNT; i++) {
         if (!codecs[i]->magic(data, length)) continue;
         struct image_header found = {.format = (enum image_format)i};
@@ -90,8 +90,8 @@ int codec_decode(struct pixels *pixels, struct image_text *text, const char *nam
     return 0;
 }
 
-int codec_encode(struct buf *out, enum image_format format, const struct pixels *pixels, int quality,
-                 const struct image_text *text, struct error *err)
+int codec_encode(struct buf *out, enum image_format format, const struct pixels *pixels,
+                 int quality, const struct image_text *text, struct error *err)
 {
     static const struct image_text nothing;
     if (!codecs[format]->encode)

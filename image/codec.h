@@ -1,13 +1,13 @@
 /*
  * codec.h - bytes <-> pixels for PNG, JPEG and WebP, and the text that pictures carry.
  *
- * Place    sources and masks on their way in, results on their way out. One table, one file a format
- *          (codec_png.c codec_jpeg.c codec_webp.c).
- * Owner    results belong to the caller (pixels_release, image_text_release). Any thread.
- * Failure  ERR_FORMAT (not a picture, damaged, animated), ERR_INVALID (over the limits of pixels.h or
- *          CODEC_BYTES_MAX, known from the header before anything is allocated), ERR_NO_MEMORY,
- *          ERR_UNSUPPORTED (format that cannot be written).
- * Source   reliability F1; PNG third edition (W3C), WebP container specification, Exif 2.3 orientation.
+ * Place    sources and masks on their way in, results on their way out. One table, one file a
+ * format (codec_png.c codec_jpeg.c codec_webp.c). Owner    results belong to the caller
+ * (pixels_release, image_text_release). Any thread. Failure  ERR_FORMAT (not a picture, damaged,
+ * animated), ERR_INVALID (over the limits of pixels.h or CODEC_BYTES_MAX, known from the header
+ * before anything is allocated), ERR_NO_MEMORY, ERR_UNSUPPORTED (format that cannot be written).
+ * Source   reliability F1; PNG third edition (W3C), WebP container specification, Exif 2.3
+ * orientation.
  */
 #ifndef IMAGE_CODEC_H
 #define IMAGE_CODEC_H
@@ -48,8 +48,8 @@ int codec_probe(struct image_header *header, const char *name, const uint8_t *da
 int codec_decode(struct pixels *pixels, struct image_text *text, const char *name,
                  const uint8_t *data, size_t length, struct error *err);
 /* quality 0..100 for WebP (101: lossless); ignored for PNG. text may be NULL. Appends to out. */
-int codec_encode(struct buf *out, enum image_format format, const struct pixels *pixels, int quality,
-                 const struct image_text *text, struct error *err);
+int codec_encode(struct buf *out, enum image_format format, const struct pixels *pixels,
+                 int quality, const struct image_text *text, struct error *err);
 
 /* Whole files, format by extension for writing and by content for reading. */
 int image_read(struct pixels *pixels, struct image_text *text, const char *path, struct error *err);

@@ -110,8 +110,7 @@ static int decode(struct pixels *pixels, struct image_text *text, const struct i
     size_t pitch = png_get_rowbytes(png, info);
     int channels = alpha ? 4 : 3;
     if (pitch != (size_t)header->width * (size_t)channels) png_error(png, "an odd row size");
-    if (pixels_new(result, header->width, header->height, channels, &local))
-        png_longjmp(png, 1);
+    if (pixels_new(result, header->width, header->height, channels, &local)) png_longjmp(png, 1);
     rows = alloc_zero((size_t)header->height, sizeof *rows);
     for (int y = 0; y < header->height; y++) rows[y] = result->data + (size_t)y * pitch;
     png_read_image(png, rows);
@@ -139,9 +138,8 @@ static void put_text(png_structp png, png_infop info, const char *keyword, const
     bool ascii = true;
     for (const char *s = value; *s; s++) ascii = ascii && (unsigned char)*s < 0x80;
     png_text item = {
-        .compression =
-            ascii && strcmp(keyword, XMP_KEYWORD) != 0 ? PNG_TEXT_COMPRESSION_NONE
-                                                       : PNG_ITXT_COMPRESSION_NONE,
+        .compression = ascii && strcmp(keyword, XMP_KEYWORD) != 0 ? PNG_TEXT_COMPRESSION_NONE
+                                                                  : PNG_ITXT_COMPRESSION_NONE,
         .key = (png_charp)(uintptr_t)keyword,
         .text = (png_charp)(uintptr_t)value,
         .text_length = strlen(value),

@@ -8,7 +8,8 @@ struct codec {
     const char *name, *mime;
     const char *extensions[3];
     bool (*magic)(const uint8_t *data, size_t length);
-    int (*probe)(struct image_header *header, const uint8_t *data, size_t length, struct error *err);
+    int (*probe)(struct image_header *header, const uint8_t *data, size_t length,
+                 struct error *err);
     /* header has been probed and is within the limits */
     int (*decode)(struct pixels *pixels, struct image_text *text, const struct image_header *header,
                   const uint8_t *data, size_t length, struct error *err);

@@ -61,8 +61,10 @@ static int import(WebPPicture *picture, const struct pixels *pixels)
 {
     picture->width = pixels->width;
     picture->height = pixels->height;
-    if (pixels->channels == 4) return WebPPictureImportRGBA(picture, pixels->data, pixels->width * 4);
-    if (pixels->channels == 3) return WebPPictureImportRGB(picture, pixels->data, pixels->width * 3);
+    if (pixels->channels == 4)
+        return WebPPictureImportRGBA(picture, pixels->data, pixels->width * 4);
+    if (pixels->channels == 3)
+        return WebPPictureImportRGB(picture, pixels->data, pixels->width * 3);
     return 0;
 }
 

@@ -107,11 +107,12 @@ static void resize_rows(uint8_t *to, const uint8_t *from, const struct taps *t, 
         for (int x = 0; x < out; x++)
             for (int c = 0; c < channels; c++) {
                 const int *w = t->weight + (size_t)x * (size_t)t->room;
-                const uint8_t *s = from + ((size_t)y * (size_t)in + (size_t)t->first[x]) *
-                                              (size_t)channels + c;
+                const uint8_t *s =
+                    from + ((size_t)y * (size_t)in + (size_t)t->first[x]) * (size_t)channels + c;
                 int64_t sum = 0;
                 for (int j = 0; j < t->count[x]; j++) sum += (int64_t)w[j] * s[j * channels];
-                to[((size_t)y * (size_t)out + (size_t)x) * (size_t)channels + (size_t)c] = clamp8(sum);
+                to[((size_t)y * (size_t)out + (size_t)x) * (size_t)channels + (size_t)c] =
+                    clamp8(sum);
             }
 }
 
@@ -158,15 +159,16 @@ int pixels_crop(struct pixels *to, const struct pixels *from, int x, int y, int 
     struct pixels result;
     if (x < 0 || y < 0 || width < 1 || height < 1 || width > from->width - x ||
         height > from->height - y)
-        return error_set(err, ERR_INVALID, "a crop of %d x %d at %d, %d leaves the picture of %d x %d",
-                         width, height, x, y, from->width, from->height);
+        return error_set(err, ERR_INVALID,
+                         "a crop of %d x %d at %d, %d leaves the picture of %d x %d", width, height,
+                         x, y, from->width, from->height);
     int rc = pixels_new(&result, width, height, from->channels, err);
     if (rc) return rc;
     size_t pitch = (size_t)width * (size_t)from->channels;
     for (int i = 0; i < height; i++)
         memcpy(result.data + (size_t)i * pitch,
-               from->data + ((size_t)(y + i) * (size_t)from->width + (size_t)x) *
-                                (size_t)from->channels,
+               from->data +
+                   ((size_t)(y + i) * (size_t)from->width + (size_t)x) * (size_t)from->channels,
                pitch);
     *to = result;
     return 0;
@@ -203,7 +205,8 @@ int pixels_orient(struct pixels *p, int orientation, struct error *err)
             int sx = swap ? y : x, sy = swap ? x : y;
             if (flip_x) sx = p->width - 1 - sx;
             if (flip_y) sy = p->height - 1 - sy;
-            memcpy(turned.data + ((size_t)y * (size_t)turned.width + (size_t)x) * (size_t)p->channels,
+            memcpy(turned.data +
+                       ((size_t)y * (size_t)turned.width + (size_t)x) * (size_t)p->channels,
                    p->data + ((size_t)sy * (size_t)p->width + (size_t)sx) * (size_t)p->channels,
                    (size_t)p->channels);
         }
@@ -244,9 +247,10 @@ void pixels_paste(struct pixels *to, const struct pixels *from, int x, int y)
         if (row < 0 || row >= to->height) continue;
         if (x + right > to->width) right = to->width - x;
         if (right <= left) continue;
-        memcpy(to->data + ((size_t)row * (size_t)to->width + (size_t)(x + left)) *
-                              (size_t)to->channels,
-               from->data + ((size_t)i * (size_t)from->width + (size_t)left) * (size_t)from->channels,
+        memcpy(to->data +
+                   ((size_t)row * (size_t)to->width + (size_t)(x + left)) * (size_t)to->channels,
+               from->data +
+                   ((size_t)i * (size_t)from->width + (size_t)left) * (size_t)from->channels,
                (size_t)(right - left) * (size_t)to->channels);
     }
 }

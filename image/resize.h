@@ -4,8 +4,9 @@
  * Place    sources to the request's size, masks, training crops, thumbnails, contact sheets.
  * Owner    results belong to the caller. Any thread.
  * Failure  ERR_INVALID, ERR_NO_MEMORY.
- * Source   separable resampling as Pillow's ImagingResample: the filter is widened by the scale when
- *          shrinking, coefficients are rounded to 22 fractional bits, 8 bits between the two directions.
+ * Source   separable resampling as Pillow's ImagingResample up to version 11, rows first: the
+ * filter is widened by the scale when shrinking, coefficients are rounded to 22 fractional bits, 8
+ * bits between the two directions.
  */
 #ifndef IMAGE_RESIZE_H
 #define IMAGE_RESIZE_H

@@ -70,10 +70,9 @@ static bool check_span(struct parse *p, struct safetensors_entry *e, uint64_t be
             return cursor_fail(&p->c, "the shape of tensor \"%s\" overflows 64 bits",
                                shown(e->name, name));
     if (end < begin || end > p->data_bytes)
-        return cursor_fail(&p->c,
-                           "tensor \"%s\" spans bytes %llu to %llu, the data part has %llu",
-                           shown(e->name, name), (unsigned long long)begin,
-                           (unsigned long long)end, (unsigned long long)p->data_bytes);
+        return cursor_fail(&p->c, "tensor \"%s\" spans bytes %llu to %llu, the data part has %llu",
+                           shown(e->name, name), (unsigned long long)begin, (unsigned long long)end,
+                           (unsigned long long)p->data_bytes);
     if (bytes != end - begin)
         return cursor_fail(&p->c, "tensor \"%s\" needs %llu bytes for its shape, its span has %llu",
                            shown(e->name, name), (unsigned long long)bytes,
@@ -114,8 +113,7 @@ static bool read_entry(struct parse *p, char *name)
     if (!check_span(p, &e, begin, end)) return false;
 
     struct safetensors *file = p->file;
-    if (file->count == ENTRIES_MAX)
-        return cursor_fail(&p->c, "more than %u tensors", ENTRIES_MAX);
+    if (file->count == ENTRIES_MAX) return cursor_fail(&p->c, "more than %u tensors", ENTRIES_MAX);
     if (file->count == p->entries_room) {
         p->entries_room = p->entries_room ? 2 * p->entries_room : 256;
         file->entries = alloc_grow(file->entries, p->entries_room, sizeof *file->entries);
@@ -178,9 +176,9 @@ static bool check_chain(struct parse *p)
         at += e->bytes;
     }
     if (at - (uintptr_t)p->data != p->data_bytes)
-        return cursor_fail(&p->c, "the tensors end at byte %llu of the data part, the file has %llu",
-                           (unsigned long long)(at - (uintptr_t)p->data),
-                           (unsigned long long)p->data_bytes);
+        return cursor_fail(
+            &p->c, "the tensors end at byte %llu of the data part, the file has %llu",
+            (unsigned long long)(at - (uintptr_t)p->data), (unsigned long long)p->data_bytes);
     qsort(file->entries, file->count, sizeof *file->entries, by_name);
     for (size_t i = 1; i < file->count; i++)
         if (strcmp(file->entries[i - 1].name, file->entries[i].name) == 0)
@@ -267,8 +265,10 @@ int safetensors_open(struct safetensors *file, const char *path, struct error *e
                        (long long)st.st_size);
     } else {
         void *map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (map == MAP_FAILED) rc = error_set_errno(err, ERR_IO, errno, "mapping %s", path);
-        else opened.map = map;
+        if (map == MAP_FAILED)
+            rc = error_set_errno(err, ERR_IO, errno, "mapping %s", path);
+        else
+            opened.map = map;
     }
     close(fd);
     if (rc) return rc;

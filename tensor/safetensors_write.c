@@ -15,9 +15,12 @@ static int put_string(struct buf *b, const char *text, struct error *err)
 {
     int rc = buf_append(b, "\"", 1, err);
     for (const unsigned char *s = (const unsigned char *)text; *s && !rc; s++) {
-        if (*s == '"' || *s == '\\') rc = buf_printf(b, err, "\\%c", *s);
-        else if (*s < 0x20) rc = buf_printf(b, err, "\\u%04x", *s);
-        else rc = buf_append(b, s, 1, err);
+        if (*s == '"' || *s == '\\')
+            rc = buf_printf(b, err, "\\%c", *s);
+        else if (*s < 0x20)
+            rc = buf_printf(b, err, "\\u%04x", *s);
+        else
+            rc = buf_append(b, s, 1, err);
     }
     return rc ? rc : buf_append(b, "\"", 1, err);
 }
@@ -29,8 +32,7 @@ static int put_entry(struct buf *b, const struct safetensors_entry *e, size_t be
     if (!rc) rc = buf_printf(b, err, ":{\"dtype\":\"%s\",\"shape\":[", dtype_name(e->dtype));
     for (int i = 0; i < e->rank && !rc; i++)
         rc = buf_printf(b, err, "%s%lld", i ? "," : "", (long long)e->dim[i]);
-    if (!rc)
-        rc = buf_printf(b, err, "],\"data_offsets\":[%zu,%zu]}", begin, begin + e->bytes);
+    if (!rc) rc = buf_printf(b, err, "],\"data_offsets\":[%zu,%zu]}", begin, begin + e->bytes);
     return rc;
 }
 

@@ -1,6 +1,6 @@
 """Writes tests/unit/data/resize_pillow.inc: checksums of Pillow's resampling of a painted picture.
 
-Needs numpy and Pillow; only for people who change the cases."""
+Needs numpy and Pillow 11 (13 changed the order of the two directions); only for people who change the cases."""
 import numpy as np
 from PIL import Image
 

@@ -1,4 +1,5 @@
-/* image/: codecs round-trip, limits come from the header, text survives, resizing follows Pillow. */
+/* image/: codecs round-trip, limits come from the header, text survives, resizing follows Pillow.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -31,8 +32,8 @@ static void round_trip(enum image_format format, int channels, int quality)
     struct pixels p = painted(37, 21, channels), q = {0};
     struct buf b;
     struct error err = {0};
-    struct image_text text = {.parameters = (char *)(uintptr_t)"a p\xc3\xb6t\nSteps: 4",
-                              .xmp = (char *)(uintptr_t)"<x:xmpmeta/>"};
+    struct image_text text = {.parameters = (char *)(uintptr_t) "a p\xc3\xb6t\nSteps: 4",
+                              .xmp = (char *)(uintptr_t) "<x:xmpmeta/>"};
     struct image_text read = {0};
     buf_init(&b, 1 << 20);
     assert_int_equal(codec_encode(&b, format, &p, quality, &text, &err), 0);
@@ -70,10 +71,11 @@ static void codecs_round_trip_with_their_text(void **state)
 static void bombs_are_refused_from_the_header(void **state)
 {
     /* a PNG header of 100000 x 100000, and a WebP VP8X canvas of 16384 x 16384 */
-    uint8_t png[33] = {0x89, 'P', 'N', 'G', 13, 10, 26, 10, 0, 0, 0, 13, 'I', 'H', 'D', 'R',
-                       0, 1, 0x86, 0xa0, 0, 1, 0x86, 0xa0, 8, 2, 0, 0, 0, 0, 0, 0, 0};
-    uint8_t webp[34] = {'R', 'I', 'F', 'F', 26, 0, 0, 0, 'W', 'E', 'B', 'P', 'V', 'P', '8', 'L',
-                        13, 0, 0, 0, 0x2f, 0xff, 0xff, 0xff, 0x0f};
+    uint8_t png[33] = {0x89, 'P',  'N', 'G', 13,  10, 26, 10,   0,    0, 0,
+                       13,   'I',  'H', 'D', 'R', 0,  1,  0x86, 0xa0, 0, 1,
+                       0x86, 0xa0, 8,   2,   0,   0,  0,  0,    0,    0, 0};
+    uint8_t webp[34] = {'R', 'I', 'F', 'F', 26, 0, 0, 0,    'W',  'E',  'B',  'P', 'V',
+                        'P', '8', 'L', 13,  0,  0, 0, 0x2f, 0xff, 0xff, 0xff, 0x0f};
     struct image_header header;
     struct error err = {0};
     assert_int_equal(codec_probe(&header, "bomb", png, sizeof png, &err), ERR_INVALID);
@@ -87,11 +89,12 @@ static void bombs_are_refused_from_the_header(void **state)
     free(large);
 }
 
-/* Pillow 12: Image.fromarray(a).resize((w, h), filter) of painted(23, 17, 3) */
+/* Pillow 11: Image.fromarray(a).resize((w, h), filter) of painted(23, 17, 3) */
 static unsigned long checksum(const struct pixels *p)
 {
     unsigned long sum = 5381;
-    for (int i = 0; i < p->width * p->height * p->channels; i++) sum = (sum * 33 + p->data[i]) & 0xffffffff;
+    for (int i = 0; i < p->width * p->height * p->channels; i++)
+        sum = (sum * 33 + p->data[i]) & 0xffffffff;
     return sum;
 }
 
@@ -108,7 +111,8 @@ static void resizing_equals_pillow(void **state)
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         struct pixels q;
         struct error err;
-        assert_int_equal(pixels_resize(&q, &p, cases[i].width, cases[i].height, cases[i].filter, &err), 0);
+        assert_int_equal(
+            pixels_resize(&q, &p, cases[i].width, cases[i].height, cases[i].filter, &err), 0);
         assert_int_equal(checksum(&q), cases[i].sum);
         pixels_release(&q);
     }
@@ -123,9 +127,14 @@ static void orientation_turns_as_exif_says(void **state)
         uint8_t shown[6];
     } wanted[9] = {
         {0, {0}},
-        {2, {0, 1, 2, 3, 4, 5}}, {2, {1, 0, 3, 2, 5, 4}}, {2, {5, 4, 3, 2, 1, 0}},
-        {2, {4, 5, 2, 3, 0, 1}}, {3, {0, 2, 4, 1, 3, 5}}, {3, {4, 2, 0, 5, 3, 1}},
-        {3, {5, 3, 1, 4, 2, 0}}, {3, {1, 3, 5, 0, 2, 4}},
+        {2, {0, 1, 2, 3, 4, 5}},
+        {2, {1, 0, 3, 2, 5, 4}},
+        {2, {5, 4, 3, 2, 1, 0}},
+        {2, {4, 5, 2, 3, 0, 1}},
+        {3, {0, 2, 4, 1, 3, 5}},
+        {3, {4, 2, 0, 5, 3, 1}},
+        {3, {5, 3, 1, 4, 2, 0}},
+        {3, {1, 3, 5, 0, 2, 4}},
     };
     for (int o = 1; o <= 8; o++) {
         struct pixels p;

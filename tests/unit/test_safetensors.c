@@ -40,7 +40,8 @@ static void refuses(const char *header, size_t data_bytes, const char *sentence)
 }
 
 #define T(name, dtype, shape, from, to)                                                            \
-    "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" #from "," #to "]}"
+    "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" #from "," #to   \
+    "]}"
 
 static void broken_headers_are_refused_by_name(void **state)
 {
@@ -91,7 +92,12 @@ static void what_is_written_is_read_back(void **state)
     float a[6] = {1, 2, 3, 4, 5, 6};
     uint16_t alpha = 0x3c00;
     const struct safetensors_entry entries[] = {
-        {.name = "lora.\"up\"", .dtype = DTYPE_F32, .rank = 2, .dim = {2, 3}, .data = a, .bytes = 24},
+        {.name = "lora.\"up\"",
+         .dtype = DTYPE_F32,
+         .rank = 2,
+         .dim = {2, 3},
+         .data = a,
+         .bytes = 24},
         {.name = "alpha", .dtype = DTYPE_F16, .rank = 0, .data = &alpha, .bytes = 2},
         {.name = "empty", .dtype = DTYPE_U8, .rank = 1, .dim = {0}, .data = a, .bytes = 0},
     };
@@ -113,7 +119,8 @@ static void what_is_written_is_read_back(void **state)
     assert_int_equal(((uintptr_t)file.map + file.map_bytes - 26) % 8,
                      ((uintptr_t)file.map) % 8); /* data starts at a multiple of 8 */
     safetensors_close(&file);
-    assert_int_equal(safetensors_write("/nowhere/x.safetensors", entries, 3, meta, 2, &err), ERR_IO);
+    assert_int_equal(safetensors_write("/nowhere/x.safetensors", entries, 3, meta, 2, &err),
+                     ERR_IO);
 }
 
 static void many_tensors_stop_at_the_limit(void **state)
