@@ -22,7 +22,7 @@ static const char *const *const value_names[] = {form_names, glaze_names, patter
                                                  ground_names};
 
 static const struct pot_colour glaze_colours[] = {
-    {45, 80, 190},   {40, 130, 60}, {180, 45, 40},  {225, 180, 45},
+    {45, 80, 190},   {40, 130, 60}, {180, 45, 40}, {225, 180, 45},
     {240, 236, 226}, {42, 40, 46},  {120, 72, 40}, {55, 180, 180},
 };
 /* No ink is another's glaze on the same ink's glaze: a checked pot can be told from its negative. */

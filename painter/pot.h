@@ -73,8 +73,8 @@ bool pot_held_out(int index);
 /* A combination that is not held out, with a jitter of its own: picture `number` of a data seed. */
 struct pot pot_draw(uint64_t data_seed, uint64_t number);
 
-int pot_attribute_values(enum pot_attribute a); /* known ones: without PATTERN_SUN */
-const char *pot_attribute_name(enum pot_attribute a);   /* "glaze" */
+int pot_attribute_values(enum pot_attribute a);          /* known ones: without PATTERN_SUN */
+const char *pot_attribute_name(enum pot_attribute a);    /* "glaze" */
 const char *pot_value_name(enum pot_attribute a, int v); /* "blue" */
 
 /* "a tall vase with a blue glaze, dotted, on a grey ground" */

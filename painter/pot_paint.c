@@ -7,25 +7,55 @@
 #define SAMPLES 3 /* per side of a pixel */
 
 struct profile {
-    double height;                      /* in parts of the picture's side */
-    double left;                        /* centre moved left by so many heights */
-    double at[PROFILE_POINTS][2];       /* from the rim down: height 0..1, radius in heights */
+    double height;                /* in parts of the picture's side */
+    double left;                  /* centre moved left by so many heights */
+    double at[PROFILE_POINTS][2]; /* from the rim down: height 0..1, radius in heights */
     bool handle;
 };
 
 static const struct profile profiles[] = {
-    [FORM_VASE] = {.78, 0, {{0, .21}, {.07, .15}, {.2, .125}, {.34, .17}, {.52, .245},
-                            {.7, .23}, {.94, .15}, {1, .165}}, false},
-    [FORM_BOWL] = {.42, 0, {{0, .92}, {.2, .89}, {.4, .8}, {.6, .65}, {.78, .46},
-                            {.88, .37}, {.94, .36}, {1, .4}}, false},
-    [FORM_BOTTLE] = {.8, 0, {{0, .085}, {.04, .07}, {.3, .07}, {.42, .095}, {.55, .2},
-                              {.7, .25}, {.92, .22}, {1, .2}}, false},
-    [FORM_JAR] = {.62, 0, {{0, .27}, {.08, .26}, {.14, .34}, {.32, .49}, {.5, .54},
-                           {.7, .48}, {.92, .32}, {1, .31}}, false},
-    [FORM_JUG] = {.65, .1, {{0, .25}, {.06, .22}, {.16, .205}, {.34, .27}, {.55, .35},
-                            {.75, .35}, {.94, .28}, {1, .28}}, true},
-    [FORM_CUP] = {.5, 0, {{0, .5}, {.1, .485}, {.3, .465}, {.5, .45}, {.7, .435},
-                           {.85, .42}, {.95, .4}, {1, .4}}, false},
+    [FORM_VASE] = {.78,
+                   0,
+                   {{0, .21},
+                    {.07, .15},
+                    {.2, .125},
+                    {.34, .17},
+                    {.52, .245},
+                    {.7, .23},
+                    {.94, .15},
+                    {1, .165}},
+                   false},
+    [FORM_BOWL] =
+        {.42,
+         0,
+         {{0, .92}, {.2, .89}, {.4, .8}, {.6, .65}, {.78, .46}, {.88, .37}, {.94, .36}, {1, .4}},
+         false},
+    [FORM_BOTTLE] =
+        {.8,
+         0,
+         {{0, .085}, {.04, .07}, {.3, .07}, {.42, .095}, {.55, .2}, {.7, .25}, {.92, .22}, {1, .2}},
+         false},
+    [FORM_JAR] =
+        {.62,
+         0,
+         {{0, .27}, {.08, .26}, {.14, .34}, {.32, .49}, {.5, .54}, {.7, .48}, {.92, .32}, {1, .31}},
+         false},
+    [FORM_JUG] = {.65,
+                  .1,
+                  {{0, .25},
+                   {.06, .22},
+                   {.16, .205},
+                   {.34, .27},
+                   {.55, .35},
+                   {.75, .35},
+                   {.94, .28},
+                   {1, .28}},
+                  true},
+    [FORM_CUP] =
+        {.5,
+         0,
+         {{0, .5}, {.1, .485}, {.3, .465}, {.5, .45}, {.7, .435}, {.85, .42}, {.95, .4}, {1, .4}},
+         false},
 };
 
 /* Everything the seed decides, and the geometry that follows from it; in pixels. */
@@ -76,8 +106,8 @@ static double profile_radius(const struct profile *p, double h)
     const double *after = p->at[i + 2 < PROFILE_POINTS ? i + 2 : PROFILE_POINTS - 1];
     double span = b[0] - a[0], t = (h - a[0]) / span;
     double slope_a = i ? (b[1] - before[1]) / (b[0] - before[0]) * span : b[1] - a[1];
-    double slope_b = i + 2 < PROFILE_POINTS ? (after[1] - a[1]) / (after[0] - a[0]) * span
-                                            : b[1] - a[1];
+    double slope_b =
+        i + 2 < PROFILE_POINTS ? (after[1] - a[1]) / (after[0] - a[0]) * span : b[1] - a[1];
     double t2 = t * t, t3 = t2 * t;
     return a[1] * (2 * t3 - 3 * t2 + 1) + slope_a * (t3 - 2 * t2 + t) + b[1] * (3 * t2 - 2 * t3) +
            slope_b * (t3 - t2);

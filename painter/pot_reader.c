@@ -6,7 +6,7 @@
 
 #include "base/alloc.h"
 
-#define HEIGHTS 12                     /* at which the silhouette is measured */
+#define HEIGHTS 12 /* at which the silhouette is measured */
 #define FORM_MEASURES (2 * HEIGHTS + 3)
 #define PATTERN_MEASURES 8
 #define MEASURES_MAX FORM_MEASURES
@@ -30,8 +30,8 @@ struct pot_reader {
 /* One picture while it is being measured. */
 struct look {
     int side;
-    double *rgb;   /* smoothed, side * side * 3 */
-    int *label;    /* 0 ground, 1 body */
+    double *rgb; /* smoothed, side * side * 3 */
+    int *label;  /* 0 ground, 1 body */
     int top, bottom, left, right;
     int *row_left, *row_right; /* body's edges in each row */
     double axis;
@@ -84,7 +84,8 @@ static int read_ground(const struct look *l)
         }
     int best = 0;
     for (int g = 1; g < GROUND_COUNT; g++)
-        if (distance(mean, pot_ground_colour(g)) < distance(mean, pot_ground_colour(best))) best = g;
+        if (distance(mean, pot_ground_colour(g)) < distance(mean, pot_ground_colour(best)))
+            best = g;
     return best;
 }
 
@@ -234,7 +235,8 @@ static int read_glaze(const struct look *l)
             for (int x = l->row_left[y]; x <= l->row_right[y]; x++) {
                 double p[3];
                 if (!unshaded(l, x, y, p)) continue;
-                double glaze = distance(p, pot_glaze_colour(g)), ink = distance(p, pot_ink_colour(g));
+                double glaze = distance(p, pot_glaze_colour(g)),
+                       ink = distance(p, pot_ink_colour(g));
                 if (h < .88) {
                     body += fmin(glaze < ink ? glaze : ink, 120);
                     body_count++;
@@ -291,8 +293,8 @@ static void measure_pattern(const struct look *l, int glaze, double out[PATTERN_
     for (int i = 0; i < side; i++) {
         if (row_n[i]) rows += row_n[i] * (row[i] / row_n[i] - share) * (row[i] / row_n[i] - share);
         if (column_n[i] > 2)
-            columns += column_n[i] * (column[i] / column_n[i] - share) *
-                       (column[i] / column_n[i] - share);
+            columns +=
+                column_n[i] * (column[i] / column_n[i] - share) * (column[i] / column_n[i] - share);
     }
     for (int y = 1; y < side; y++)
         for (int x = 1; x < side; x++) {
