@@ -22,6 +22,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/error.h"
 #include "kernels/device.h"
@@ -29,16 +30,25 @@
 
 struct tape;
 
-/* Device memory that passes are carved from; grows on demand up to `limit_bytes` (0: no limit). */
+/* Device memory that passes are carved from; grows on demand up to `limit_bytes` (0: no limit). Two
+ * kinds: a stack of chunks for what ops make, and whole blocks for gradients, which die in another
+ * order than they are born. On host memory a chunk is reserved address space, so that what is never
+ * touched costs nothing. A pass started while another is open lies on top of it. */
 struct pass_memory {
     struct device *device;
-    struct pass_chunk *chunks;
+    struct pass_chunk *chunks; /* in stack order */
+    struct pass_block *blocks; /* gradients, in use or kept for the next */
     size_t limit_bytes;
-    size_t reserved_bytes;
+    size_t reserved_bytes; /* chunks and blocks; address space on host memory */
+    size_t used_bytes;     /* height of the stack */
+    size_t block_bytes;    /* blocks in use */
+    uint64_t generation;   /* moves on when a later pass may take other addresses than before */
 };
 
 void pass_memory_init(struct pass_memory *m, struct device *device, size_t limit_bytes);
 void pass_memory_release(struct pass_memory *m);
+/* Between passes: gives memory that nobody uses back to the system. */
+void pass_memory_trim(struct pass_memory *m);
 
 struct pass {
     struct device *device;
@@ -46,7 +56,8 @@ struct pass {
     struct pass_memory *memory;
     struct tape *tape; /* NULL in inference */
     enum dtype dtype;  /* of activations */
-    size_t used_bytes, peak_bytes;
+    size_t base_bytes;             /* height of the memory's stack at the start */
+    size_t used_bytes, peak_bytes; /* above it, gradients included in the peak */
     int failed; /* 0 or the first ERR_* */
     struct error error;
     /* Asked between ops when set; true cancels the pass (ERR_CANCELED). */
@@ -56,7 +67,7 @@ struct pass {
 
 void pass_start(struct pass *p, struct pass_memory *memory, enum dtype dtype, struct tape *tape);
 /* Waits for the device, returns the first error, hands all memory back. Tensors of the pass are
- * void afterwards (with a tape: until tape_clear). */
+ * void afterwards (with a tape: when it is cleared, freed, or starts its next pass). */
 int pass_finish(struct pass *p, struct error *err);
 
 /* Fails the pass (the first failure counts). `op` is the op's name. */
@@ -67,7 +78,7 @@ bool pass_ok(struct pass *p); /* also asks `canceled` */
 /* Uninitialised tensors of the pass; data NULL after a failure. */
 struct tensor pass_tensor(struct pass *p, enum dtype dtype, int rank, const int64_t *dim);
 struct tensor pass_tensor_like(struct pass *p, struct tensor like);
-/* Plain memory of the pass, 64-byte aligned (statistics, tables). NULL after a failure. */
+/* Plain memory of the pass, 256-byte aligned (statistics, tables). NULL after a failure. */
 void *pass_bytes(struct pass *p, size_t bytes);
 
 size_t pass_open_scope(struct pass *p);

@@ -3,7 +3,7 @@
  *
  * Place    training only: pass_start(.., tape). Each op notes how to undo itself; nobody writes a
  *          model's backward.
- * Owner    new/free; one thread, same as its pass.
+ * Owner    new/free; one thread, same as its pass. Freed or cleared before its pass memory is.
  * Failure  through the pass.
  *
  * Gradients of trainable weights are added to weight.grad (F32/real). Gradients of inputs marked with
@@ -21,7 +21,9 @@ void tape_clear(struct tape *tape); /* forgets the record; pass memory may be re
 
 /* Asks for the gradient of an input tensor. */
 void tape_watch(struct pass *p, struct tensor *t);
-/* From a scalar loss (rank 0, gradient `seed`, usually 1 or a loss scale) back to all weights. */
+/* From a scalar loss (rank 0, gradient `seed`, usually 1 or a loss scale) back to all weights. Uses the
+ * record up and hands memory back on the way: what can be read afterwards is the loss and the
+ * gradients, nothing else of the pass. */
 void tape_backward(struct pass *p, struct tensor loss, double seed);
 /* After tape_backward: gradient of a watched tensor, shape and dtype of t; data NULL if none. */
 struct tensor tape_gradient(struct pass *p, struct tensor t);

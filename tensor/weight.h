@@ -25,7 +25,13 @@ static inline bool weight_present(const struct weight *w)
     return w && w->k.data;
 }
 
+static inline bool weight_trains(const struct weight *w)
+{
+    return weight_present(w) && w->trainable;
+}
+
 int64_t weight_count(const struct weight *w);
+/* Drops what the device packed; the data is not the weight's to free. */
 void weight_release(struct weight *w, struct device *d);
 
 #endif

@@ -1,0 +1,82 @@
+#include <math.h>
+
+#include "kernels/real.h"
+#include "tensor/op.h"
+
+struct attention_saved {
+    struct tensor q, k, v, y;
+    void *lse;
+    int64_t heads;
+    bool causal;
+};
+
+static struct attention_args attention_args_of(const struct attention_saved *s)
+{
+    int64_t width = tensor_last(s->q), d = width / s->heads;
+    return (struct attention_args){.y = s->y.data, .q = s->q.data, .k = s->k.data, .v = s->v.data,
+                                   .lse = s->lse, .n = s->q.dim[0], .heads = s->heads,
+                                   .lq = s->q.dim[1], .lk = s->k.dim[1], .d = d, .ldq = width,
+                                   .ldk = width, .ldv = width, .ldy = width,
+                                   .scale = 1 / sqrt((double)d), .causal = s->causal,
+                                   .dtype = s->q.dtype};
+}
+
+/* The kernel has one accumulate flag for three results; one that is first touched is zeroed. */
+static void attention_undo(struct pass *p, const void *saved, struct tensor dy)
+{
+    const struct attention_saved *s = saved;
+    const struct tensor input[3] = {s->q, s->k, s->v};
+    struct tensor grad[3];
+    bool old[3], any_old = false;
+    for (int i = 0; i < 3; i++) {
+        grad[i] = tape_grad(p, input[i], &old[i]);
+        any_old = any_old || old[i];
+        if (grad[i].data || p->failed) continue;
+        grad[i] = pass_tensor_like(p, input[i]); /* nobody wants it, the kernel writes it */
+        old[i] = false;
+    }
+    for (int i = 0; any_old && i < 3; i++) {
+        if (!old[i] && !p->failed) op_zero(p, grad[i].data, tensor_bytes(grad[i]));
+    }
+    struct attention_grad_args args = {.forward = attention_args_of(s), .dy = dy.data,
+                                       .dq = grad[0].data, .dk = grad[1].data, .dv = grad[2].data,
+                                       .accumulate = any_old};
+    op_call(p, NULL, attention_grad, &args);
+}
+
+static bool attention_check(struct pass *p, const struct attention_saved *s)
+{
+    if (!op_check_dtype(p, "attention", s->q, s->k) || !op_check_dtype(p, "attention", s->k, s->v)) {
+        return false;
+    }
+    if (s->q.rank != 3 || s->k.rank != 3 || s->q.dim[0] != s->k.dim[0] || s->q.dim[2] != s->k.dim[2]) {
+        return op_fail_shapes(p, "attention", "queries %s do not fit keys %s", s->q, s->k);
+    }
+    if (!tensor_same_shape(s->k, s->v)) {
+        return op_fail_shapes(p, "attention", "keys %s do not fit values %s", s->k, s->v);
+    }
+    if (s->heads >= 1 && s->q.dim[2] % s->heads == 0) return true;
+    char text[OP_TEXT_BYTES];
+    pass_fail(p, ERR_INVALID, "attention", "the width of %s does not divide into %lld heads",
+              tensor_describe(s->q, text), (long long)s->heads);
+    return false;
+}
+
+struct tensor op_attention(struct pass *p, struct tensor q, struct tensor k, struct tensor v,
+                           int64_t heads, bool causal)
+{
+    struct attention_saved s = {.q = q, .k = k, .v = v, .heads = heads, .causal = causal};
+    struct tensor y = op_shape(q.dtype, q.rank, q.dim);
+    bool needs_tape = q.node || k.node || v.node;
+    if (!attention_check(p, &s) || !op_fresh(p, "attention", &y)) return y;
+    if (needs_tape && tape_records(p)) {
+        s.lse = pass_bytes(p, (size_t)(q.dim[0] * heads * q.dim[1]) * sizeof(real));
+        if (!s.lse) y.data = NULL;
+    }
+    s.y = y;
+    struct attention_args args = attention_args_of(&s);
+    if (!op_call(p, &y, attention, &args) || !needs_tape) return y;
+    struct attention_saved *room = tape_note(p, &y, attention_undo, sizeof(*room));
+    if (room) *room = s;
+    return y;
+}
