@@ -38,7 +38,8 @@ struct op_vector {
     const void *data;
     enum dtype dtype;
 };
-bool op_vector(struct pass *p, const char *op, struct weight *w, int64_t count, struct op_vector *v);
+bool op_vector(struct pass *p, const char *op, struct weight *w, int64_t count,
+               struct op_vector *v);
 
 /* true when the kernel ran; sets y->data to NULL and fails the pass otherwise */
 bool op_done(struct pass *p, const char *op, int rc, const struct error *err, struct tensor *y);
@@ -47,9 +48,11 @@ bool op_lacks(struct pass *p, const char *op, struct tensor *y);
 #define op_call(p, y, kernel, args)                                                                \
     ({                                                                                             \
         struct error call_error;                                                                   \
-        (p)->failed              ? false                                                           \
-        : !(p)->kernels->kernel ? op_lacks(p, #kernel, y)                                          \
-        : op_done(p, #kernel, (p)->kernels->kernel((p)->device, args, &call_error), &call_error, y); \
+        (p)->failed ? false                                                                        \
+        : !(p)->kernels->kernel                                                                    \
+            ? op_lacks(p, #kernel, y)                                                              \
+            : op_done(p, #kernel, (p)->kernels->kernel((p)->device, args, &call_error),            \
+                      &call_error, y);                                                             \
     })
 bool op_zero(struct pass *p, void *memory, size_t bytes);
 

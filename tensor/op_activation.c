@@ -9,8 +9,8 @@ struct activation_saved {
 static void activation_undo(struct pass *p, const void *saved, struct tensor dy)
 {
     const struct activation_saved *s = saved;
-    struct activation_args args = {.x = s->x.data, .dy = dy.data, .count = tensor_count(dy),
-                                   .act = s->act, .dtype = dy.dtype};
+    struct activation_args args = {
+        .x = s->x.data, .dy = dy.data, .count = tensor_count(dy), .act = s->act, .dtype = dy.dtype};
     args.dx = tape_grad(p, s->x, &args.accumulate).data;
     op_call(p, NULL, activation_grad, &args);
 }
@@ -19,8 +19,8 @@ struct tensor op_activation(struct pass *p, struct tensor x, enum activation act
 {
     struct tensor y = op_shape(x.dtype, x.rank, x.dim);
     if (!op_check_dtype(p, "activation", x, x) || !op_fresh(p, "activation", &y)) return y;
-    struct activation_args args = {.y = y.data, .x = x.data, .count = tensor_count(x), .act = act,
-                                   .dtype = x.dtype};
+    struct activation_args args = {
+        .y = y.data, .x = x.data, .count = tensor_count(x), .act = act, .dtype = x.dtype};
     if (!op_call(p, &y, activation, &args) || !x.node) return y;
     struct activation_saved *s = tape_note(p, &y, activation_undo, sizeof(*s));
     if (s) *s = (struct activation_saved){x, act};
@@ -30,8 +30,11 @@ struct tensor op_activation(struct pass *p, struct tensor x, enum activation act
 static void geglu_undo(struct pass *p, const void *saved, struct tensor dy)
 {
     const struct tensor *x = saved;
-    struct geglu_args args = {.x = x->data, .dy = dy.data, .rows = tensor_rows(dy),
-                              .d = tensor_last(dy), .dtype = dy.dtype};
+    struct geglu_args args = {.x = x->data,
+                              .dy = dy.data,
+                              .rows = tensor_rows(dy),
+                              .d = tensor_last(dy),
+                              .dtype = dy.dtype};
     args.dx = tape_grad(p, *x, &args.accumulate).data;
     op_call(p, NULL, geglu_grad, &args);
 }
@@ -55,8 +58,8 @@ struct tensor op_geglu(struct pass *p, struct tensor x)
     }
     if (!p->kernels->geglu) return geglu_composed(p, x);
     if (!op_fresh(p, "geglu", &y)) return y;
-    struct geglu_args args = {.y = y.data, .x = x.data, .rows = tensor_rows(x), .d = tensor_last(y),
-                              .dtype = x.dtype};
+    struct geglu_args args = {
+        .y = y.data, .x = x.data, .rows = tensor_rows(x), .d = tensor_last(y), .dtype = x.dtype};
     if (!op_call(p, &y, geglu, &args) || !x.node) return y;
     struct tensor *s = tape_note(p, &y, geglu_undo, sizeof(*s));
     if (s) *s = x;

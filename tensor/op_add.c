@@ -19,17 +19,23 @@ static void mix_undo_repeated(struct pass *p, const struct mix_saved *s, struct 
 static void mix_undo(struct pass *p, const void *saved, struct tensor dy)
 {
     const struct mix_saved *s = saved;
-    if (s->b.node && tensor_count(s->b) != tensor_count(dy)) mix_undo_repeated(p, s, dy);
-    else if (s->b.node && !s->a.node) tape_add(p, s->b, dy, s->beta);
+    if (s->b.node && tensor_count(s->b) != tensor_count(dy))
+        mix_undo_repeated(p, s, dy);
+    else if (s->b.node && !s->a.node)
+        tape_add(p, s->b, dy, s->beta);
     else if (s->b.node) {
         /* Not given away: a still reads it. */
         struct tensor copy = dy;
         bool accumulate;
         struct tensor db = tape_grad(p, s->b, &accumulate);
-        struct add_args args = {.y = db.data, .a = accumulate ? db.data : copy.data,
-                                .b = accumulate ? copy.data : NULL, .count = tensor_count(dy),
-                                .b_count = tensor_count(dy), .alpha = accumulate ? 1 : s->beta,
-                                .beta = s->beta, .dtype = dy.dtype};
+        struct add_args args = {.y = db.data,
+                                .a = accumulate ? db.data : copy.data,
+                                .b = accumulate ? copy.data : NULL,
+                                .count = tensor_count(dy),
+                                .b_count = tensor_count(dy),
+                                .alpha = accumulate ? 1 : s->beta,
+                                .beta = s->beta,
+                                .dtype = dy.dtype};
         op_call(p, NULL, add, &args);
     }
     tape_add(p, s->a, dy, s->alpha);
@@ -39,8 +45,13 @@ static void mix_undo(struct pass *p, const void *saved, struct tensor dy)
 static void mix_finish(struct pass *p, struct tensor *y, double alpha, struct tensor a, double beta,
                        struct tensor b)
 {
-    struct add_args args = {.y = y->data, .a = a.data, .b = b.data, .count = tensor_count(a),
-                            .b_count = tensor_count(b), .alpha = alpha, .beta = beta,
+    struct add_args args = {.y = y->data,
+                            .a = a.data,
+                            .b = b.data,
+                            .count = tensor_count(a),
+                            .b_count = tensor_count(b),
+                            .alpha = alpha,
+                            .beta = beta,
                             .dtype = a.dtype};
     if (!op_call(p, y, add, &args) || (!a.node && !b.node)) return;
     struct mix_saved *s = tape_note(p, y, mix_undo, sizeof(*s));
@@ -96,8 +107,8 @@ struct mul_saved {
 
 static void mul_undo_one(struct pass *p, struct tensor to, struct tensor other, struct tensor dy)
 {
-    struct mul_args args = {.a = dy.data, .b = other.data, .count = tensor_count(dy),
-                            .dtype = dy.dtype};
+    struct mul_args args = {
+        .a = dy.data, .b = other.data, .count = tensor_count(dy), .dtype = dy.dtype};
     args.y = tape_grad(p, to, &args.accumulate).data;
     if (args.y) op_call(p, NULL, mul, &args);
 }
@@ -113,8 +124,8 @@ struct tensor op_mul(struct pass *p, struct tensor a, struct tensor b)
 {
     struct tensor y = op_shape(a.dtype, a.rank, a.dim);
     if (!add_check(p, "mul", a, b) || !op_fresh(p, "mul", &y)) return y;
-    struct mul_args args = {.y = y.data, .a = a.data, .b = b.data, .count = tensor_count(a),
-                            .dtype = a.dtype};
+    struct mul_args args = {
+        .y = y.data, .a = a.data, .b = b.data, .count = tensor_count(a), .dtype = a.dtype};
     if (!op_call(p, &y, mul, &args) || (!a.node && !b.node)) return y;
     struct mul_saved *s = tape_note(p, &y, mul_undo, sizeof(*s));
     if (s) *s = (struct mul_saved){a, b};

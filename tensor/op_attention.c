@@ -13,11 +13,22 @@ struct attention_saved {
 static struct attention_args attention_args_of(const struct attention_saved *s)
 {
     int64_t width = tensor_last(s->q), d = width / s->heads;
-    return (struct attention_args){.y = s->y.data, .q = s->q.data, .k = s->k.data, .v = s->v.data,
-                                   .lse = s->lse, .n = s->q.dim[0], .heads = s->heads,
-                                   .lq = s->q.dim[1], .lk = s->k.dim[1], .d = d, .ldq = width,
-                                   .ldk = width, .ldv = width, .ldy = width,
-                                   .scale = 1 / sqrt((double)d), .causal = s->causal,
+    return (struct attention_args){.y = s->y.data,
+                                   .q = s->q.data,
+                                   .k = s->k.data,
+                                   .v = s->v.data,
+                                   .lse = s->lse,
+                                   .n = s->q.dim[0],
+                                   .heads = s->heads,
+                                   .lq = s->q.dim[1],
+                                   .lk = s->k.dim[1],
+                                   .d = d,
+                                   .ldq = width,
+                                   .ldk = width,
+                                   .ldv = width,
+                                   .ldy = width,
+                                   .scale = 1 / sqrt((double)d),
+                                   .causal = s->causal,
                                    .dtype = s->q.dtype};
 }
 
@@ -38,18 +49,23 @@ static void attention_undo(struct pass *p, const void *saved, struct tensor dy)
     for (int i = 0; any_old && i < 3; i++) {
         if (!old[i] && !p->failed) op_zero(p, grad[i].data, tensor_bytes(grad[i]));
     }
-    struct attention_grad_args args = {.forward = attention_args_of(s), .dy = dy.data,
-                                       .dq = grad[0].data, .dk = grad[1].data, .dv = grad[2].data,
+    struct attention_grad_args args = {.forward = attention_args_of(s),
+                                       .dy = dy.data,
+                                       .dq = grad[0].data,
+                                       .dk = grad[1].data,
+                                       .dv = grad[2].data,
                                        .accumulate = any_old};
     op_call(p, NULL, attention_grad, &args);
 }
 
 static bool attention_check(struct pass *p, const struct attention_saved *s)
 {
-    if (!op_check_dtype(p, "attention", s->q, s->k) || !op_check_dtype(p, "attention", s->k, s->v)) {
+    if (!op_check_dtype(p, "attention", s->q, s->k) ||
+        !op_check_dtype(p, "attention", s->k, s->v)) {
         return false;
     }
-    if (s->q.rank != 3 || s->k.rank != 3 || s->q.dim[0] != s->k.dim[0] || s->q.dim[2] != s->k.dim[2]) {
+    if (s->q.rank != 3 || s->k.rank != 3 || s->q.dim[0] != s->k.dim[0] ||
+        s->q.dim[2] != s->k.dim[2]) {
         return op_fail_shapes(p, "attention", "queries %s do not fit keys %s", s->q, s->k);
     }
     if (!tensor_same_shape(s->k, s->v)) {

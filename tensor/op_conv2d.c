@@ -24,9 +24,11 @@ static int64_t conv_extent(int64_t size, int upsample, int before, int after, in
 
 static struct tensor conv2d_shape(struct tensor x, const struct weight *w, struct conv_shape c)
 {
-    if (x.rank != 4 || !weight_present(w) || w->k.rank != 4) return op_shape(x.dtype, x.rank, x.dim);
+    if (x.rank != 4 || !weight_present(w) || w->k.rank != 4)
+        return op_shape(x.dtype, x.rank, x.dim);
     int64_t h = conv_extent(x.dim[1], c.upsample, c.pad_top, c.pad_bottom, w->k.dim[2], c.stride);
-    int64_t width = conv_extent(x.dim[2], c.upsample, c.pad_left, c.pad_right, w->k.dim[3], c.stride);
+    int64_t width =
+        conv_extent(x.dim[2], c.upsample, c.pad_left, c.pad_right, w->k.dim[3], c.stride);
     return op_shape(x.dtype, 4, TENSOR_DIM(x.dim[0], h, width, w->k.dim[0]));
 }
 
@@ -50,9 +52,18 @@ static bool conv2d_check(struct pass *p, struct tensor x, struct weight *w, stru
 static struct conv2d_args conv2d_args_of(struct tensor y, struct tensor x, struct weight *w,
                                          struct conv_shape c)
 {
-    struct conv2d_args a = {.y = y.data, .x = x.data, .w = &w->k, .n = x.dim[0], .h = x.dim[1],
-                            .w_px = x.dim[2], .c = x.dim[3], .oh = y.dim[1], .ow = y.dim[2],
-                            .out = y.dim[3], .kh = (int)w->k.dim[2], .kw = (int)w->k.dim[3]};
+    struct conv2d_args a = {.y = y.data,
+                            .x = x.data,
+                            .w = &w->k,
+                            .n = x.dim[0],
+                            .h = x.dim[1],
+                            .w_px = x.dim[2],
+                            .c = x.dim[3],
+                            .oh = y.dim[1],
+                            .ow = y.dim[2],
+                            .out = y.dim[3],
+                            .kh = (int)w->k.dim[2],
+                            .kw = (int)w->k.dim[3]};
     a.stride = c.stride ? c.stride : 1;
     a.pad_top = c.pad_top;
     a.pad_left = c.pad_left;

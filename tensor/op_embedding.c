@@ -13,8 +13,12 @@ struct embedding_saved {
 static void embedding_undo(struct pass *p, const void *saved, struct tensor dy)
 {
     const struct embedding_saved *s = saved;
-    struct embedding_args args = {.table = &s->table->k, .id = s->id, .dy = dy.data,
-                                  .count = s->count, .d = tensor_last(dy), .dtype = dy.dtype};
+    struct embedding_args args = {.table = &s->table->k,
+                                  .id = s->id,
+                                  .dy = dy.data,
+                                  .count = s->count,
+                                  .d = tensor_last(dy),
+                                  .dtype = dy.dtype};
     args.dtable = tape_weight_grad(p, s->table);
     if (args.dtable) op_call(p, NULL, embedding_grad, &args);
 }
@@ -44,8 +48,8 @@ struct tensor op_embedding(struct pass *p, struct weight *table, const int32_t *
     int64_t d = weight_present(table) && table->k.rank == 2 ? table->k.dim[1] : 1;
     struct tensor y = op_shape(p->dtype, 3, TENSOR_DIM(n, l, d));
     if (!embedding_check(p, table, id, n * l) || !op_fresh(p, "embedding", &y)) return y;
-    struct embedding_args args = {.y = y.data, .table = &table->k, .id = id, .count = n * l, .d = d,
-                                  .dtype = y.dtype};
+    struct embedding_args args = {
+        .y = y.data, .table = &table->k, .id = id, .count = n * l, .d = d, .dtype = y.dtype};
     if (!op_call(p, &y, embedding, &args) || !weight_trains(table)) return y;
     struct embedding_saved *s = tape_note(p, &y, embedding_undo, sizeof(*s));
     if (!s) return y;
@@ -60,8 +64,14 @@ static void weight_undo(struct pass *p, const void *saved, struct tensor dy)
 {
     struct weight *const *w = saved;
     int64_t count = tensor_count(dy);
-    struct copy_args args = {.x = dy.data, .rows = 1, .cols = count, .ldy = count, .ldx = count,
-                             .y_dtype = DTYPE_REAL, .x_dtype = dy.dtype, .accumulate = true};
+    struct copy_args args = {.x = dy.data,
+                             .rows = 1,
+                             .cols = count,
+                             .ldy = count,
+                             .ldx = count,
+                             .y_dtype = DTYPE_REAL,
+                             .x_dtype = dy.dtype,
+                             .accumulate = true};
     args.y = tape_weight_grad(p, *w);
     if (args.y) op_call(p, NULL, copy, &args);
 }
@@ -71,8 +81,14 @@ static void weight_undo(struct pass *p, const void *saved, struct tensor dy)
 static bool weight_fetch(struct pass *p, struct tensor y, struct weight *w)
 {
     int64_t count = weight_count(w);
-    struct copy_args args = {.y = y.data, .rows = 1, .cols = count, .ldy = count, .ldx = count,
-                             .y_dtype = y.dtype, .x_dtype = w->k.dtype, .x = w->k.data};
+    struct copy_args args = {.y = y.data,
+                             .rows = 1,
+                             .cols = count,
+                             .ldy = count,
+                             .ldx = count,
+                             .y_dtype = y.dtype,
+                             .x_dtype = w->k.dtype,
+                             .x = w->k.data};
     if (!p->device->host_memory && !w->k.changes) {
         struct error err;
         size_t bytes = (size_t)count * dtype_bytes(w->k.dtype);

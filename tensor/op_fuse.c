@@ -40,8 +40,12 @@ struct tensor op_fuse_undo_act(struct pass *p, const struct op_fuse *f, struct t
 {
     if (f->fuse.act == ACT_NONE) return dy;
     struct tensor dz = pass_tensor_like(p, dy);
-    struct activation_args args = {.x = pre.data, .dy = dy.data, .dx = dz.data,
-                                   .count = tensor_count(dy), .act = f->fuse.act, .dtype = dy.dtype};
+    struct activation_args args = {.x = pre.data,
+                                   .dy = dy.data,
+                                   .dx = dz.data,
+                                   .count = tensor_count(dy),
+                                   .act = f->fuse.act,
+                                   .dtype = dy.dtype};
     op_call(p, &dz, activation_grad, &args);
     return dz;
 }

@@ -27,10 +27,12 @@ static bool move_blocks(struct pass *p, struct tensor large, struct tensor small
     char *inside = element(large, from);
     struct copy_args args = {.y = into_large ? inside : small.data,
                              .x = into_large ? small.data : inside,
-                             .rows = outer, .cols = ld_small,
+                             .rows = outer,
+                             .cols = ld_small,
                              .ldy = into_large ? ld_large : ld_small,
                              .ldx = into_large ? ld_small : ld_large,
-                             .y_dtype = large.dtype, .x_dtype = large.dtype,
+                             .y_dtype = large.dtype,
+                             .x_dtype = large.dtype,
                              .accumulate = accumulate};
     return op_call(p, NULL, copy, &args);
 }
@@ -47,7 +49,8 @@ static void concat_undo(struct pass *p, const void *saved, struct tensor dy)
     }
 }
 
-static struct tensor concat(struct pass *p, const char *op, struct tensor a, struct tensor b, int axis)
+static struct tensor concat(struct pass *p, const char *op, struct tensor a, struct tensor b,
+                            int axis)
 {
     struct tensor y = op_shape(a.dtype, a.rank, a.dim), match = b;
     bool fits = a.rank == b.rank && axis >= 0 && axis < a.rank;

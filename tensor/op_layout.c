@@ -3,8 +3,14 @@
 
 static struct upsample_args upsample_args_of(struct tensor x, int64_t oh, int64_t ow)
 {
-    return (struct upsample_args){.x = x.data, .n = x.dim[0], .h = x.dim[1], .w = x.dim[2],
-                                  .c = x.dim[3], .oh = oh, .ow = ow, .dtype = x.dtype};
+    return (struct upsample_args){.x = x.data,
+                                  .n = x.dim[0],
+                                  .h = x.dim[1],
+                                  .w = x.dim[2],
+                                  .c = x.dim[3],
+                                  .oh = oh,
+                                  .ow = ow,
+                                  .dtype = x.dtype};
 }
 
 static void upsample_undo(struct pass *p, const void *saved, struct tensor dy)

@@ -54,8 +54,8 @@ static void linear_undo(struct pass *p, const void *saved, struct tensor dy)
     bool accumulate;
     struct tensor dx = tape_grad(p, x, &accumulate);
     if (dx.data) {
-        struct linear_dx_args args = {dx.data, dz.data, &s->w->k, m, k, out, k, out, x.dtype,
-                                      accumulate};
+        struct linear_dx_args args = {dx.data, dz.data, &s->w->k, m,       k,
+                                      out,     k,       out,      x.dtype, accumulate};
         op_call(p, NULL, linear_dx, &args);
     }
     void *dw = tape_weight_grad(p, s->w);

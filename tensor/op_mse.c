@@ -7,9 +7,12 @@ struct mse_saved {
 
 static struct mse_args mse_args_of(const struct mse_saved *s)
 {
-    return (struct mse_args){.y = s->y.data, .target = s->target.data,
+    return (struct mse_args){.y = s->y.data,
+                             .target = s->target.data,
                              .weight = s->weight.rank ? s->weight.data : NULL,
-                             .count = tensor_count(s->y), .scale = 1, .dtype = s->y.dtype};
+                             .count = tensor_count(s->y),
+                             .scale = 1,
+                             .dtype = s->y.dtype};
 }
 
 /* The kernel writes; a gradient that is there already is added to. */
@@ -42,8 +45,10 @@ struct tensor op_mse(struct pass *p, struct tensor y, struct tensor target, stru
     struct tensor loss = {.dtype = DTYPE_REAL};
     struct mse_saved s = {y, target, weight};
     if (!mse_check(p, &s)) return loss;
-    if (p->tape) tape_keep(p, &loss); /* read after the walk back */
-    else op_fresh(p, "mse", &loss);
+    if (p->tape)
+        tape_keep(p, &loss); /* read after the walk back */
+    else
+        op_fresh(p, "mse", &loss);
     struct mse_args args = mse_args_of(&s);
     args.loss = loss.data;
     if (!op_call(p, &loss, mse, &args) || !y.node) return loss;

@@ -15,40 +15,62 @@ struct norm_saved {
 static bool norm_vectors(struct pass *p, const char *op, struct weight *gamma, struct weight *beta,
                          int64_t count, struct op_vector v[2])
 {
-    if (!op_vector(p, op, gamma, count, &v[0]) || !op_vector(p, op, beta, count, &v[1])) return false;
+    if (!op_vector(p, op, gamma, count, &v[0]) || !op_vector(p, op, beta, count, &v[1]))
+        return false;
     if (!v[0].data || !v[1].data || v[0].dtype == v[1].dtype) {
         if (!v[0].data) v[0].dtype = v[1].dtype;
         return true;
     }
-    struct copy_args args = {.x = v[1].data, .rows = 1, .cols = count, .ldx = count, .ldy = count,
-                             .x_dtype = v[1].dtype, .y_dtype = v[0].dtype};
+    struct copy_args args = {.x = v[1].data,
+                             .rows = 1,
+                             .cols = count,
+                             .ldx = count,
+                             .ldy = count,
+                             .x_dtype = v[1].dtype,
+                             .y_dtype = v[0].dtype};
     args.y = pass_bytes(p, (size_t)count * dtype_bytes(v[0].dtype));
     v[1] = (struct op_vector){args.y, v[0].dtype};
     return args.y && op_call(p, NULL, copy, &args);
 }
 
-static bool group_norm_args_of(struct pass *p, struct group_norm_args *a, const struct norm_saved *s)
+static bool group_norm_args_of(struct pass *p, struct group_norm_args *a,
+                               const struct norm_saved *s)
 {
     struct op_vector v[2];
     struct tensor x = s->x;
     int64_t c = tensor_last(x);
     if (!norm_vectors(p, "group_norm", s->gamma, s->beta, c, v)) return false;
-    *a = (struct group_norm_args){.x = x.data, .gamma = v[0].data, .beta = v[1].data,
-                                  .mean = s->mean, .rstd = s->rstd, .n = x.dim[0],
-                                  .rows = tensor_rows(x) / x.dim[0], .c = c, .groups = s->groups,
-                                  .eps = s->eps, .act = s->act, .dtype = x.dtype,
+    *a = (struct group_norm_args){.x = x.data,
+                                  .gamma = v[0].data,
+                                  .beta = v[1].data,
+                                  .mean = s->mean,
+                                  .rstd = s->rstd,
+                                  .n = x.dim[0],
+                                  .rows = tensor_rows(x) / x.dim[0],
+                                  .c = c,
+                                  .groups = s->groups,
+                                  .eps = s->eps,
+                                  .act = s->act,
+                                  .dtype = x.dtype,
                                   .weight_dtype = v[0].dtype};
     return true;
 }
 
-static bool layer_norm_args_of(struct pass *p, struct layer_norm_args *a, const struct norm_saved *s)
+static bool layer_norm_args_of(struct pass *p, struct layer_norm_args *a,
+                               const struct norm_saved *s)
 {
     struct op_vector v[2];
     struct tensor x = s->x;
     if (!norm_vectors(p, "layer_norm", s->gamma, s->beta, tensor_last(x), v)) return false;
-    *a = (struct layer_norm_args){.x = x.data, .gamma = v[0].data, .beta = v[1].data,
-                                  .mean = s->mean, .rstd = s->rstd, .rows = tensor_rows(x),
-                                  .d = tensor_last(x), .eps = s->eps, .dtype = x.dtype,
+    *a = (struct layer_norm_args){.x = x.data,
+                                  .gamma = v[0].data,
+                                  .beta = v[1].data,
+                                  .mean = s->mean,
+                                  .rstd = s->rstd,
+                                  .rows = tensor_rows(x),
+                                  .d = tensor_last(x),
+                                  .eps = s->eps,
+                                  .dtype = x.dtype,
                                   .weight_dtype = v[0].dtype};
     return true;
 }
@@ -100,13 +122,14 @@ struct tensor op_group_norm(struct pass *p, struct tensor x, struct weight *gamm
                             struct weight *beta, int64_t groups, double eps, enum activation act)
 {
     struct tensor y = op_shape(x.dtype, x.rank, x.dim);
-    struct norm_saved s = {.x = x, .gamma = gamma, .beta = beta, .groups = groups, .eps = eps,
-                           .act = act};
+    struct norm_saved s = {
+        .x = x, .gamma = gamma, .beta = beta, .groups = groups, .eps = eps, .act = act};
     if (!op_check_dtype(p, "group_norm", x, x)) return y;
     if (x.rank < 2 || groups < 1 || tensor_last(x) % groups != 0) {
         char text[OP_TEXT_BYTES];
-        pass_fail(p, ERR_INVALID, "group_norm", "%s: the channels of %s do not divide into %lld groups",
-                  op_weight_name(gamma), tensor_describe(x, text), (long long)groups);
+        pass_fail(p, ERR_INVALID, "group_norm",
+                  "%s: the channels of %s do not divide into %lld groups", op_weight_name(gamma),
+                  tensor_describe(x, text), (long long)groups);
         return y;
     }
     if (act != ACT_NONE && act != ACT_SILU) {

@@ -54,20 +54,23 @@ struct tensor op_layer_norm(struct pass *p, struct tensor x, struct weight *gamm
 struct tensor op_attention(struct pass *p, struct tensor q, struct tensor k, struct tensor v,
                            int64_t heads, bool causal);
 
-struct tensor op_geglu(struct pass *p, struct tensor x);      /* [..,2D] -> [..,D] */
+struct tensor op_geglu(struct pass *p, struct tensor x); /* [..,2D] -> [..,D] */
 struct tensor op_activation(struct pass *p, struct tensor x, enum activation act);
 
 struct tensor op_add(struct pass *p, struct tensor a, struct tensor b); /* same shape */
-void op_add_into(struct pass *p, struct tensor *y, struct tensor a, struct tensor b); /* y may be a */
+void op_add_into(struct pass *p, struct tensor *y, struct tensor a,
+                 struct tensor b); /* y may be a */
 /* alpha a + beta b; b may have fewer elements and repeats (b.count divides a.count) */
 struct tensor op_mix(struct pass *p, double alpha, struct tensor a, double beta, struct tensor b);
 struct tensor op_scale(struct pass *p, struct tensor x, double factor);
 struct tensor op_mul(struct pass *p, struct tensor a, struct tensor b); /* same shape */
 
-struct tensor op_concat(struct pass *p, struct tensor a, struct tensor b);       /* last axis */
-struct tensor op_concat_rows(struct pass *p, struct tensor a, struct tensor b);  /* axis 1 of [N,L,D] */
+struct tensor op_concat(struct pass *p, struct tensor a, struct tensor b); /* last axis */
+struct tensor op_concat_rows(struct pass *p, struct tensor a,
+                             struct tensor b); /* axis 1 of [N,L,D] */
 struct tensor op_concat_batch(struct pass *p, struct tensor a, struct tensor b); /* axis 0 */
-struct tensor op_slice(struct pass *p, struct tensor x, int64_t from, int64_t count); /* last axis */
+struct tensor op_slice(struct pass *p, struct tensor x, int64_t from,
+                       int64_t count); /* last axis */
 struct tensor op_slice_rows(struct pass *p, struct tensor x, int64_t from, int64_t count);
 struct tensor op_slice_batch(struct pass *p, struct tensor x, int64_t from, int64_t count);
 struct tensor op_repeat_batch(struct pass *p, struct tensor x, int64_t times); /* axis 0, tiled */

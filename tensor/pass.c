@@ -141,7 +141,9 @@ void pass_output(struct pass *p, float *host, struct tensor t)
         return;
     }
     int rc = p->kernels->download(p->device, copy, t.data, tensor_bytes(t), &err);
-    if (rc) pass_fail(p, rc, "output", "%s", err.text);
-    else dtype_convert(host, DTYPE_F32, copy, t.dtype, tensor_count(t));
+    if (rc)
+        pass_fail(p, rc, "output", "%s", err.text);
+    else
+        dtype_convert(host, DTYPE_F32, copy, t.dtype, tensor_count(t));
     free(copy);
 }

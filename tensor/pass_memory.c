@@ -31,8 +31,10 @@ void pass_memory_init(struct pass_memory *m, struct device *device, size_t limit
 static void chunk_free(struct pass_memory *m, struct pass_chunk *c)
 {
     m->reserved_bytes -= c->bytes;
-    if (m->device->host_memory) munmap(c->memory, c->bytes);
-    else m->device->kernels->free(m->device, c->memory);
+    if (m->device->host_memory)
+        munmap(c->memory, c->bytes);
+    else
+        m->device->kernels->free(m->device, c->memory);
     free(c);
 }
 
@@ -78,7 +80,8 @@ void pass_memory_trim(struct pass_memory *m)
         chunks_free(m);
         return;
     }
-    for (struct pass_chunk *c = m->chunks; c; c = c->next) madvise(c->memory, c->bytes, MADV_DONTNEED);
+    for (struct pass_chunk *c = m->chunks; c; c = c->next)
+        madvise(c->memory, c->bytes, MADV_DONTNEED);
 }
 
 /* Several device chunks become one of their whole size, so that the next pass wastes no tails. */
@@ -123,7 +126,8 @@ int pass_memory_reserve(struct pass_memory *m, size_t bytes, struct error *err)
     }
     if (!c->memory) {
         free(c);
-        return error_set(err, ERR_NO_MEMORY, "the device has no room for %zu MiB more", bytes >> 20);
+        return error_set(err, ERR_NO_MEMORY, "the device has no room for %zu MiB more",
+                         bytes >> 20);
     }
     for (; *at; at = &(*at)->next) c->start = (*at)->start + (*at)->bytes;
     *at = c;
@@ -138,7 +142,8 @@ static bool within_limit(const struct pass_memory *m, size_t stack, size_t block
 
 static int over_limit(const struct pass_memory *m, size_t bytes, struct error *err)
 {
-    return error_set(err, ERR_NO_MEMORY, "%.1f MiB more would pass the limit of %.1f MiB (%.1f in use)",
+    return error_set(err, ERR_NO_MEMORY,
+                     "%.1f MiB more would pass the limit of %.1f MiB (%.1f in use)",
                      (double)bytes / 1048576, (double)m->limit_bytes / 1048576,
                      (double)(m->used_bytes + m->block_bytes) / 1048576);
 }

@@ -116,7 +116,8 @@ void *tape_host_bytes(struct pass *p, size_t bytes)
 {
     if (p->failed) return NULL;
     void *room = arena_try(&p->tape->host, bytes ? bytes : 1, 1);
-    if (!room) pass_fail(p, ERR_NO_MEMORY, "tape", "no host memory for a record of %zu bytes", bytes);
+    if (!room)
+        pass_fail(p, ERR_NO_MEMORY, "tape", "no host memory for a record of %zu bytes", bytes);
     return room;
 }
 
@@ -139,7 +140,8 @@ void tape_watch(struct pass *p, struct tensor *t)
 {
     struct tape *tape = p->tape;
     if (!tape_records(p)) return;
-    tape->watched = alloc_grow(tape->watched, (size_t)tape->watched_count + 1, sizeof(tape->watched[0]));
+    tape->watched =
+        alloc_grow(tape->watched, (size_t)tape->watched_count + 1, sizeof(tape->watched[0]));
     record_add(p, t);
     tape->watched[tape->watched_count++] = (struct watched){.node = t->node, .grad = *t};
     tape->watched[tape->watched_count - 1].grad.data = NULL;

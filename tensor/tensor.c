@@ -58,8 +58,8 @@ char *tensor_describe(struct tensor t, char text[64])
 {
     size_t length = (size_t)snprintf(text, 64, "[");
     for (int i = 0; i < t.rank && length < 64; i++) {
-        length += (size_t)snprintf(text + length, 64 - length, i ? ",%lld" : "%lld",
-                                   (long long)t.dim[i]);
+        length +=
+            (size_t)snprintf(text + length, 64 - length, i ? ",%lld" : "%lld", (long long)t.dim[i]);
     }
     if (length < 64) snprintf(text + length, 64 - length, "] %s", dtype_name(t.dtype));
     return text;
