@@ -47,13 +47,18 @@ struct norm {
 struct tensor layer_linear(struct pass *p, struct layer *m, struct tensor x, const struct fuse *f);
 struct tensor layer_conv(struct pass *p, struct layer *m, struct tensor x, struct conv_shape shape,
                          const struct fuse *f);
+/* Into a tensor that the caller made before opening a scope; no activation in f. */
+void layer_linear_into(struct pass *p, struct layer *m, struct tensor *y, struct tensor x,
+                       const struct fuse *f);
+void layer_conv_into(struct pass *p, struct layer *m, struct tensor *y, struct tensor x,
+                     struct conv_shape shape, const struct fuse *f);
 struct tensor norm_group(struct pass *p, struct norm *m, struct tensor x, int64_t groups,
                          double eps, enum activation act);
 struct tensor norm_layer(struct pass *p, struct norm *m, struct tensor x, double eps);
 
 /* An adapter without weights (data NULL), in front of the layer's list; fill and keep it. */
 struct adapter *layer_attach(struct layer *m, double scale);
-void layer_detach_all(struct layer *m); /* frees adapters; undoes a merge; packed forms dropped */
+void layer_detach_all(struct layer *m, struct device *d); /* frees the adapters */
 /* Frees adapters, merge and packed forms; the struct is as if zeroed. */
 void layer_release(struct layer *m, struct device *d);
 void norm_release(struct norm *m, struct device *d);

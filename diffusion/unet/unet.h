@@ -15,6 +15,7 @@
 
 #include "diffusion/layers.h"
 #include "diffusion/weight_store.h"
+#include "tensor/tape.h"
 
 #define UNET_LEVELS_MAX 5
 #define UNET_BLOCKS_MAX 4 /* residual blocks a level on the way down; one more on the way up */
@@ -93,6 +94,7 @@ struct unet {
 
 int unet_init(struct unet *m, const struct unet_config *config, struct error *err);
 void unet_visit(struct weight_visitor *v, struct unet *m);
+void unet_visit_encoder(struct weight_visitor *v, struct unet *m); /* all that ControlNets share */
 void unet_release(struct unet *m, struct device *d);
 
 /* What stays the same over all steps of one prompt: keys and values of every cross attention, and

@@ -22,6 +22,7 @@ struct vae_config {
     int64_t latent_channels, groups;
     bool encoder, decoder; /* present in the file */
     bool quant;            /* quant_conv and post_quant_conv present */
+    bool old_names;        /* HF files before 2023: query, key, value, proj_attn */
     double scale;          /* latents of the UNet = mean * scale */
 };
 
@@ -31,7 +32,8 @@ int vae_detect(struct vae_config *config, const struct weight_store *store, cons
 struct vae_res {
     struct norm norm1, norm2;
     struct layer conv1, conv2, skip;
-    int64_t in, out;
+    int64_t in, out, groups;
+    const bool *circular;
 };
 
 struct vae_attention {
@@ -52,7 +54,6 @@ struct vae {
     struct vae_half encoder, decoder;
     struct layer quant, post_quant;
     bool circular;
-    bool old_attention_names; /* HF files before 2023: query, key, value, proj_attn */
 };
 
 int vae_init(struct vae *m, const struct vae_config *config, struct error *err);

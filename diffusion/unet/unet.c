@@ -1,0 +1,238 @@
+#include "diffusion/unet/unet.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+
+#define RES_EPS 1e-5
+#define TRANSFORMER_EPS 1e-6
+#define LAYER_NORM_EPS 1e-5
+
+void unet_sinusoid(float *out, const double *value, int n, int64_t dim)
+{
+    int64_t half = dim / 2;
+    for (int i = 0; i < n; i++)
+        for (int64_t k = 0; k < half; k++) {
+            /* single precision as in the reference, whose angles reach 999 rad */
+            float f = expf(-logf(10000.0f) * (float)k / (float)half);
+            float angle = (float)value[i] * f;
+            out[i * dim + k] = cosf(angle);
+            out[i * dim + half + k] = sinf(angle);
+        }
+}
+
+static struct conv_shape same(const bool *circular, int kernel)
+{
+    struct conv_shape s = conv_same(kernel);
+    s.circular = *circular;
+    return s;
+}
+
+/* in: x [N,H,W,in], SiLU of the time embedding [N,time] */
+static struct tensor res_block(struct pass *p, const void *context, const struct tensor *in,
+                               int count)
+{
+    struct unet_res *m = (struct unet_res *)context;
+    struct tensor x = in[0];
+    struct conv_shape three = same(m->circular, 3);
+    struct tensor y = pass_tensor(p, p->dtype, 4, TENSOR_DIM(x.dim[0], x.dim[1], x.dim[2], m->out));
+    size_t mark = pass_open_scope(p);
+    struct fuse time = {.row = layer_linear(p, &m->time, in[1], NULL)};
+    struct tensor h = norm_group(p, &m->in_norm, x, m->groups, RES_EPS, ACT_SILU);
+    h = layer_conv(p, &m->in_conv, h, three, &time);
+    h = norm_group(p, &m->out_norm, h, m->groups, RES_EPS, ACT_SILU);
+    struct fuse rest = {.add = x};
+    if (m->in != m->out) rest.add = layer_conv(p, &m->skip, x, conv_same(1), NULL);
+    layer_conv_into(p, &m->out_conv, &y, h, three, &rest);
+    pass_close_scope(p, mark);
+    return y;
+}
+
+static struct tensor attend(struct pass *p, struct unet_attention *m, struct tensor q,
+                            struct tensor k, struct tensor v, int64_t heads, struct tensor residual)
+{
+    struct tensor a = op_attention(p, q, k, v, heads, false);
+    return layer_linear(p, &m->out, a, &(struct fuse){.add = residual});
+}
+
+/* in: x [N,L,width], and the cross attention's k, v [N,Lc,width] if the model has one */
+static struct tensor transformer_block(struct pass *p, const void *context, const struct tensor *in,
+                                       int count)
+{
+    struct unet_transformer_block *m = (struct unet_transformer_block *)context;
+    struct tensor y = pass_tensor_like(p, in[0]);
+    size_t mark = pass_open_scope(p);
+    struct tensor h = in[0];
+
+    struct tensor n = norm_layer(p, &m->norm1, h, LAYER_NORM_EPS);
+    h = attend(p, &m->self, layer_linear(p, &m->self.q, n, NULL),
+               layer_linear(p, &m->self.k, n, NULL), layer_linear(p, &m->self.v, n, NULL),
+               m->heads, h);
+
+    n = norm_layer(p, &m->norm2, h, LAYER_NORM_EPS);
+    h = attend(p, &m->cross, layer_linear(p, &m->cross.q, n, NULL), in[1], in[2], m->heads, h);
+
+    n = norm_layer(p, &m->norm3, h, LAYER_NORM_EPS);
+    n = op_geglu(p, layer_linear(p, &m->up, n, NULL));
+    layer_linear_into(p, &m->down, &y, n, &(struct fuse){.add = h});
+    pass_close_scope(p, mark);
+    return y;
+}
+
+static struct tensor project(struct pass *p, const struct unet_transformer *m, struct layer *layer,
+                             struct tensor x)
+{
+    return m->conv_proj ? layer_conv(p, layer, x, conv_same(1), NULL)
+                        : layer_linear(p, layer, x, NULL);
+}
+
+static struct tensor transformer(struct pass *p, struct unet_transformer *m, struct tensor x,
+                                 const struct unet_context *c)
+{
+    int64_t n = x.dim[0], rows = x.dim[1] * x.dim[2];
+    struct tensor y = pass_tensor_like(p, x);
+    size_t mark = pass_open_scope(p);
+    struct tensor h = norm_group(p, &m->norm, x, m->groups, TRANSFORMER_EPS, ACT_NONE);
+    h = tensor_view_3d(project(p, m, &m->proj_in, h), n, rows, m->width);
+    for (int i = 0; i < m->depth; i++) {
+        struct unet_transformer_block *b = &m->blocks[i];
+        struct tensor in[3] = {h, c->k[b->cross_index], c->v[b->cross_index]};
+        h = tape_checkpoint(p, transformer_block, b, in, 3);
+    }
+    struct fuse residual = {.add = x};
+    h = tensor_view_4d(h, n, x.dim[1], x.dim[2], m->width);
+    if (m->conv_proj)
+        layer_conv_into(p, &m->proj_out, &y, h, conv_same(1), &residual);
+    else
+        layer_linear_into(p, &m->proj_out, &y, h, &residual);
+    pass_close_scope(p, mark);
+    return y;
+}
+
+static struct tensor step(struct pass *p, struct unet_step *m, struct tensor x, struct tensor time,
+                          const struct unet_context *c)
+{
+    struct tensor h = tape_checkpoint(p, res_block, &m->res, (struct tensor[]){x, time}, 2);
+    return m->transformer.depth ? transformer(p, &m->transformer, h, c) : h;
+}
+
+static struct tensor upsample(struct pass *p, struct unet *m, struct layer *conv, struct tensor h,
+                              struct tensor like)
+{
+    struct conv_shape shape = same(&m->circular, 3);
+    int64_t oh = like.dim[1], ow = like.dim[2];
+    if (oh == 2 * h.dim[1] && ow == 2 * h.dim[2])
+        shape.upsample = 2;
+    else
+        h = op_upsample(p, h, oh, ow);
+    return layer_conv(p, conv, h, shape, NULL);
+}
+
+struct tensor unet_time_embedding(struct pass *p, struct unet *m, const double *time, int64_t n,
+                                  const struct unet_context *c)
+{
+    int64_t dim = m->config.channels[0];
+    float *host = alloc_zero((size_t)(n * dim), sizeof *host);
+    unet_sinusoid(host, time, (int)n, dim);
+    struct tensor t = pass_input(p, host, 2, TENSOR_DIM(n, dim));
+    free(host);
+    t = layer_linear(p, &m->time1, t, &(struct fuse){.act = ACT_SILU});
+    t = layer_linear(p, &m->time2, t, NULL);
+    if (c->vector.rank) t = op_add(p, t, c->vector);
+    return op_activation(p, t, ACT_SILU);
+}
+
+struct tensor unet_walk_down(struct pass *p, struct unet *m, struct tensor h, struct tensor time,
+                             const struct unet_context *c, struct tensor *skip, int *count)
+{
+    const struct unet_config *config = &m->config;
+    skip[(*count)++] = h;
+    for (int i = 0; i < config->levels; i++) {
+        struct unet_level *level = &m->level[i];
+        for (int j = 0; j < config->blocks[i]; j++)
+            skip[(*count)++] = h = step(p, &level->down[j], h, time, c);
+        if (i + 1 == config->levels) break;
+        struct conv_shape half = same(&m->circular, 3);
+        half.stride = 2;
+        skip[(*count)++] = h = layer_conv(p, &level->downsample, h, half, NULL);
+    }
+    return h;
+}
+
+struct tensor unet_walk_middle(struct pass *p, struct unet *m, struct tensor h, struct tensor time,
+                               const struct unet_context *c)
+{
+    h = step(p, &m->mid, h, time, c);
+    if (m->config.mid_second)
+        h = tape_checkpoint(p, res_block, &m->mid_second, (struct tensor[]){h, time}, 2);
+    return h;
+}
+
+struct tensor unet_forward(struct pass *p, struct unet *m, struct tensor x, const double *time,
+                           const struct unet_context *c, const struct unet_residuals *r)
+{
+    const struct unet_config *config = &m->config;
+    struct tensor skip[UNET_SKIPS_MAX];
+    int count = 0;
+    KILN_ASSERT(c->count == m->cross_count, "context of another model");
+
+    struct tensor t = unet_time_embedding(p, m, time, x.dim[0], c);
+    struct tensor h = layer_conv(p, &m->conv_in, x, same(&m->circular, 3), NULL);
+    h = unet_walk_down(p, m, h, t, c, skip, &count);
+    h = unet_walk_middle(p, m, h, t, c);
+    if (r) {
+        KILN_ASSERT(r->count == count, "%d residuals for %d skips", r->count, count);
+        for (int i = 0; i < count; i++)
+            if (r->skip[i].rank) skip[i] = op_add(p, skip[i], r->skip[i]);
+        if (r->middle.rank) h = op_add(p, h, r->middle);
+    }
+    for (int i = config->levels - 1; i >= 0; i--) {
+        struct unet_level *level = &m->level[i];
+        for (int j = 0; j <= config->blocks[i]; j++)
+            h = step(p, &level->up[j], op_concat(p, h, skip[--count]), t, c);
+        if (i > 0) h = upsample(p, m, &level->upsample, h, skip[count - 1]);
+    }
+    h = norm_group(p, &m->norm_out, h, config->groups, RES_EPS, ACT_SILU);
+    return layer_conv(p, &m->conv_out, h, same(&m->circular, 3), NULL);
+}
+
+/* ---- what stays the same over a prompt's steps ---- */
+
+static void context_of(struct unet_context *c, struct pass *p, struct unet_transformer *t,
+                       struct tensor text)
+{
+    for (int i = 0; i < t->depth; i++) {
+        struct unet_transformer_block *b = &t->blocks[i];
+        c->k[b->cross_index] = layer_linear(p, &b->cross.k, text, NULL);
+        c->v[b->cross_index] = layer_linear(p, &b->cross.v, text, NULL);
+    }
+}
+
+int unet_context_init(struct unet_context *c, struct pass *p, struct unet *m, struct tensor text,
+                      struct tensor vector)
+{
+    *c = (struct unet_context){.count = m->cross_count};
+    c->k = alloc_zero((size_t)m->cross_count + 1, sizeof *c->k);
+    c->v = alloc_zero((size_t)m->cross_count + 1, sizeof *c->v);
+    for (int i = 0; i < m->config.levels; i++) {
+        for (int j = 0; j < m->config.blocks[i]; j++)
+            context_of(c, p, &m->level[i].down[j].transformer, text);
+        for (int j = 0; j <= m->config.blocks[i]; j++)
+            context_of(c, p, &m->level[i].up[j].transformer, text);
+    }
+    context_of(c, p, &m->mid.transformer, text);
+    if (m->config.vector && vector.rank) {
+        struct tensor v = layer_linear(p, &m->vector1, vector, &(struct fuse){.act = ACT_SILU});
+        c->vector = layer_linear(p, &m->vector2, v, NULL);
+    }
+    return pass_ok(p) ? 0 : p->failed;
+}
+
+void unet_context_release(struct unet_context *c)
+{
+    free(c->k);
+    free(c->v);
+    *c = (struct unet_context){0};
+}
