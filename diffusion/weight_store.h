@@ -57,11 +57,14 @@ size_t weight_store_ignored(const struct weight_store *store, const char **examp
  * at once and gives the mapped pages of big ones back to the kernel. */
 struct weight_packing {
     struct device *device;
+    const struct weight_store *store;
     enum dtype activation;
 };
 int weight_pack(struct weight_visitor *v, struct weight *w, const struct weight_site *site,
                 struct error *err);
-/* The same visitor in reverse: context is the struct device; releases every weight. */
+/* Tells the kernel that these bytes of a mapped file will not be read soon (no effect on copies). */
+void weight_store_forget_pages(const struct weight_store *store, const void *data, size_t bytes);
+/* The reverse of packing: context is the struct device; packed forms go, the weights stay. */
 int weight_drop(struct weight_visitor *v, struct weight *w, const struct weight_site *site,
                 struct error *err);
 
