@@ -51,8 +51,10 @@ static int decide(enum file_kind *kind, const char *path, const uint8_t *head, s
         return 0;
     }
     if (n >= 16 && memcmp(head, "SQLite format 3", 16) == 0)
-        return refuse(path, "a Draw Things database, not a checkpoint: export it as safetensors "
-                            "there", err);
+        return refuse(path,
+                      "a Draw Things database, not a checkpoint: export it as safetensors "
+                      "there",
+                      err);
     if (n >= 4 && memcmp(head, "GGUF", 4) == 0)
         return refuse(path, "a GGUF file; Kiln reads safetensors and torch checkpoints", err);
     if (n >= 23 && memcmp(head, "version https://git-lfs", 23) == 0)
@@ -65,13 +67,17 @@ static int decide(enum file_kind *kind, const char *path, const uint8_t *head, s
     if (n >= 9 && head[8] == '{') {
         uint64_t header = little_u64(head);
         if (header > size - 8)
-            return error_set(err, ERR_FORMAT, "%s is cut short: its header needs %llu bytes, the file "
-                             "has %llu", path, (unsigned long long)header, (unsigned long long)size);
+            return error_set(err, ERR_FORMAT,
+                             "%s is cut short: its header needs %llu bytes, the file "
+                             "has %llu",
+                             path, (unsigned long long)header, (unsigned long long)size);
         *kind = FILE_SAFETENSORS;
         return 0;
     }
-    return error_set(err, ERR_FORMAT, "%s is no model file that Kiln knows (safetensors, torch "
-                     "checkpoint, diffusers folder)", path);
+    return error_set(err, ERR_FORMAT,
+                     "%s is no model file that Kiln knows (safetensors, torch "
+                     "checkpoint, diffusers folder)",
+                     path);
 }
 
 int file_kind_of(enum file_kind *kind, const char *path, struct error *err)

@@ -84,8 +84,8 @@ void layer_conv_into(struct pass *p, struct layer *m, struct tensor *y, struct t
     apply(p, m, y, x, &shape, f);
 }
 
-struct tensor norm_group(struct pass *p, struct norm *m, struct tensor x, int64_t groups, double eps,
-                         enum activation act)
+struct tensor norm_group(struct pass *p, struct norm *m, struct tensor x, int64_t groups,
+                         double eps, enum activation act)
 {
     return op_group_norm(p, x, &m->w, &m->b, groups, eps, act);
 }
@@ -259,6 +259,6 @@ void visit_linear(struct weight_visitor *v, struct layer *m, const char *ldm, co
 void visit_conv(struct weight_visitor *v, struct layer *m, const char *ldm, const char *hf,
                 int64_t out, int64_t in, int kernel, bool bias)
 {
-    visit_layer(v, m, ldm, hf,
-                (struct weight_site){.rank = 4, .dim = {out, in, kernel, kernel}}, bias);
+    visit_layer(v, m, ldm, hf, (struct weight_site){.rank = 4, .dim = {out, in, kernel, kernel}},
+                bias);
 }

@@ -99,15 +99,17 @@ int model_json_scheduler(struct scheduler_json *j, const char *path, struct erro
     int rc = load(&root, path, CONFIG_BYTES_MAX, err);
     if (rc) return rc;
     const char *type = json_string_value(json_object_get(root, "prediction_type"));
-    *j = (struct scheduler_json){
-        .prediction_said = type != NULL,
-        .v_prediction = type && strcmp(type, "v_prediction") == 0,
-        .zero_snr = json_is_true(json_object_get(root, "rescale_betas_zero_snr"))};
+    *j = (struct scheduler_json){.prediction_said = type != NULL,
+                                 .v_prediction = type && strcmp(type, "v_prediction") == 0,
+                                 .zero_snr =
+                                     json_is_true(json_object_get(root, "rescale_betas_zero_snr"))};
     if (type && strcmp(type, "epsilon") != 0 && !j->v_prediction) {
         char shown[64];
         str_clean(shown, sizeof shown, type);
-        rc = error_set(err, ERR_UNSUPPORTED, "%s: prediction type \"%s\" (epsilon and v_prediction "
-                       "are known)", path, shown);
+        rc = error_set(err, ERR_UNSUPPORTED,
+                       "%s: prediction type \"%s\" (epsilon and v_prediction "
+                       "are known)",
+                       path, shown);
     }
     json_decref(root);
     return rc;
@@ -127,7 +129,8 @@ static int add_shard(char **names, size_t *count, const char *path, const char *
     if (!plain_name(name)) {
         char shown[64];
         str_clean(shown, sizeof shown, name);
-        return error_set(err, ERR_FORMAT, "%s names \"%s\", which is no plain file name", path, shown);
+        return error_set(err, ERR_FORMAT, "%s names \"%s\", which is no plain file name", path,
+                         shown);
     }
     if (*count == SHARDS_MAX)
         return error_set(err, ERR_FORMAT, "%s names more than %d files", path, SHARDS_MAX);
@@ -150,10 +153,11 @@ int model_json_shards(char ***names, size_t *count, const char *path, struct err
         json_object_foreach(map, key, file)
         {
             if (!rc)
-                rc = json_is_string(file)
-                         ? add_shard(list, &n, path, json_string_value(file), err)
-                         : error_set(err, ERR_FORMAT, "%s: weight_map holds something that is no "
-                                     "file name", path);
+                rc = json_is_string(file) ? add_shard(list, &n, path, json_string_value(file), err)
+                                          : error_set(err, ERR_FORMAT,
+                                                      "%s: weight_map holds something that is no "
+                                                      "file name",
+                                                      path);
         }
     json_decref(root);
     if (!rc && n == 0) rc = error_set(err, ERR_FORMAT, "%s names no files", path);

@@ -19,7 +19,7 @@
 #define MODEL_JSON_LEVELS_MAX 8
 
 struct unet_json {
-    int64_t groups;     /* 0: not said */
+    int64_t groups; /* 0: not said */
     int64_t heads[MODEL_JSON_LEVELS_MAX];
     int head_count;     /* 0: not said; 1: the same everywhere */
     int64_t size_width; /* addition_time_embed_dim; 0: not said */

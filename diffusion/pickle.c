@@ -66,8 +66,8 @@ static int run_zip(struct pickle_reader *r, const uint8_t *data, size_t length, 
     if (!pickle)
         return pickle_fail(r, ERR_FORMAT, "is a ZIP archive but no torch checkpoint (no data.pkl)");
     char folder[NAME_BYTES], name[NAME_BYTES + 16];
-    snprintf(folder, sizeof folder, "%.*s",
-             (int)(strlen(pickle->name) - strlen("/data.pkl")), pickle->name);
+    snprintf(folder, sizeof folder, "%.*s", (int)(strlen(pickle->name) - strlen("/data.pkl")),
+             pickle->name);
     snprintf(name, sizeof name, "%s/byteorder", folder);
     const struct zip_member *order = zip_members_find(r, name);
     if (order && (order->length < 6 || memcmp(order->data, "little", 6) != 0))
@@ -100,7 +100,8 @@ static int legacy_storage(struct pickle_reader *r, const char *key, const uint8_
         (*hit)->data = *at;
         (*hit)->data_bytes = bytes;
         if ((uint64_t)(*hit)->integer > count)
-            return pickle_fail(r, ERR_FORMAT, "the storage %s is shorter than its tensors say", shown);
+            return pickle_fail(r, ERR_FORMAT, "the storage %s is shorter than its tensors say",
+                               shown);
     }
     *at += bytes;
     return 0;
@@ -220,10 +221,13 @@ static int flatten(struct flattening *f, const struct value *dict, size_t length
         const struct value *key = dict->item[i], *v = dict->item[i + 1];
         if (++f->visits > VISITS_MAX)
             return pickle_fail(f->r, ERR_FORMAT, "has more than %d dict entries", VISITS_MAX);
-        if (key->kind != VALUE_STRING || (v->kind != VALUE_TENSOR && v->kind != VALUE_DICT)) continue;
-        int n = snprintf(f->name + length, NAME_BYTES - length, "%s%s", length ? "." : "", key->text);
+        if (key->kind != VALUE_STRING || (v->kind != VALUE_TENSOR && v->kind != VALUE_DICT))
+            continue;
+        int n =
+            snprintf(f->name + length, NAME_BYTES - length, "%s%s", length ? "." : "", key->text);
         if (n < 0 || (size_t)n >= NAME_BYTES - length)
-            return pickle_fail(f->r, ERR_FORMAT, "has a tensor name longer than %d bytes", NAME_BYTES);
+            return pickle_fail(f->r, ERR_FORMAT, "has a tensor name longer than %d bytes",
+                               NAME_BYTES);
         int rc = 0;
         if (v->kind == VALUE_TENSOR)
             rc = add_tensor(f, v);
@@ -256,7 +260,7 @@ static int parse(struct pickle *file, const uint8_t *data, size_t length)
     struct pickle_reader *r = file->reader;
     struct value *root = NULL;
     int rc = length >= 4 && memcmp(data, "PK\3\4", 4) == 0 ? run_zip(r, data, length, &root)
-                                                          : run_legacy(r, data, length, &root);
+                                                           : run_legacy(r, data, length, &root);
     if (rc) return rc;
     if (root->kind != VALUE_DICT)
         return pickle_fail(r, ERR_FORMAT, "holds no dictionary of tensors");
@@ -307,8 +311,8 @@ static int map_file(const char *path, const uint8_t **map, size_t *bytes, struct
 
 int pickle_open(struct pickle *file, const char *path, struct error *err)
 {
-    const uint8_t *map;
-    size_t bytes;
+    const uint8_t *map = NULL;
+    size_t bytes = 0;
     int rc = map_file(path, &map, &bytes, err);
     if (rc) return rc;
     rc = pickle_parse(file, path, map, bytes, err);

@@ -33,7 +33,8 @@ void *pickle_alloc(struct pickle_reader *r, size_t count, size_t size)
     if (r->failed) return NULL;
     void *memory = arena_try(&r->arena, count ? count : 1, size);
     if (!memory)
-        pickle_fail(r, ERR_NO_MEMORY, "the pickle needs more than %zu MiB", PICKLE_ARENA_BYTES >> 20);
+        pickle_fail(r, ERR_NO_MEMORY, "the pickle needs more than %zu MiB",
+                    PICKLE_ARENA_BYTES >> 20);
     return memory;
 }
 
@@ -333,9 +334,7 @@ static void reduce(struct machine *m)
     }
     struct value *v = NULL;
     switch (callee->use) {
-    case GLOBAL_DICT:
-        v = make(m, VALUE_DICT);
-        break;
+    case GLOBAL_DICT: v = make(m, VALUE_DICT); break;
     case GLOBAL_REBUILD:
         if (args->count < 4) {
             pickle_fail(m->r, ERR_FORMAT, "the pickle rebuilds a tensor from too little");
@@ -344,11 +343,8 @@ static void reduce(struct machine *m)
         v = make(m, VALUE_TENSOR);
         for (size_t i = 0; v && i < 4; i++) add(m, v, args->item[i]);
         break;
-    case GLOBAL_PARAMETER:
-        v = args->count ? args->item[0] : make(m, VALUE_OPAQUE);
-        break;
-    default:
-        v = make(m, VALUE_OPAQUE);
+    case GLOBAL_PARAMETER: v = args->count ? args->item[0] : make(m, VALUE_OPAQUE); break;
+    default: v = make(m, VALUE_OPAQUE);
     }
     push(m, v);
 }

@@ -40,7 +40,7 @@ struct value {
     struct value **item; /* TUPLE, DICT; TENSOR: storage, offset, shape, stride */
     size_t count, room;
     enum global_use use;
-    enum dtype dtype; /* of a storage type or a STORAGE */
+    enum dtype dtype;    /* of a storage type or a STORAGE */
     const uint8_t *data; /* STORAGE: found later */
     size_t data_bytes;
 };

@@ -42,7 +42,8 @@ static int collect(struct weight_store *s, struct error *err)
     s->slots = alloc_zero(s->count + 1, sizeof *s->slots);
     size_t n = 0;
     for (size_t i = 0; i < s->file_count; i++)
-        for (size_t j = 0; j < s->files[i].count; j++) s->slots[n++].entry = &s->files[i].entries[j];
+        for (size_t j = 0; j < s->files[i].count; j++)
+            s->slots[n++].entry = &s->files[i].entries[j];
     for (size_t j = 0; j < s->pickle.count; j++) s->slots[n++].entry = &s->pickle.entries[j];
     qsort(s->slots, s->count, sizeof *s->slots, by_name);
     for (size_t i = 1; i < s->count; i++)
@@ -84,9 +85,7 @@ int weight_store_open(struct weight_store **store, const char *path, struct erro
         rc = safetensors_open(&s->files[0], path, err);
         s->file_count = rc == 0;
         break;
-    case FILE_SHARDS:
-        rc = open_shards(s, err);
-        break;
+    case FILE_SHARDS: rc = open_shards(s, err); break;
     case FILE_ZIP_PICKLE:
     case FILE_LEGACY_PICKLE:
         rc = pickle_open(&s->pickle, path, err);
@@ -249,7 +248,7 @@ static int take(struct weight_loading *l, struct weight *w, const struct weight_
 {
     enum dialect d = l->dialect;
     char want[96], have[96];
-    int64_t dim[4];
+    int64_t dim[4] = {0};
     int rank = wanted_shape(site, d, dim);
     if (!shape_fits(e, rank, dim))
         return error_set(err, ERR_FORMAT, "%s: tensor %s is %s, %s needs %s",
@@ -259,7 +258,8 @@ static int take(struct weight_loading *l, struct weight *w, const struct weight_
     if (to == DTYPE_F8_E4M3 || to == DTYPE_F8_E5M2) to = DTYPE_F16;
     if (to == DTYPE_F64) to = DTYPE_F32;
     if (!computable(to))
-        return error_set(err, ERR_UNSUPPORTED, "%s: tensor %s holds %s, which is no type for weights",
+        return error_set(err, ERR_UNSUPPORTED,
+                         "%s: tensor %s holds %s, which is no type for weights",
                          weight_store_path(l->store), e->name, dtype_name(e->dtype));
 
     int64_t count = 1;
@@ -271,8 +271,7 @@ static int take(struct weight_loading *l, struct weight *w, const struct weight_
     bool aligned = (uintptr_t)data % size == 0;
     if (to != e->dtype || site->transposed[d] || !aligned) {
         ready = converted(l->store, data, e->dtype, to, rows, cols, site->transposed[d]);
-        if (!ready)
-            return error_set(err, ERR_NO_MEMORY, "no memory to convert tensor %s", e->name);
+        if (!ready) return error_set(err, ERR_NO_MEMORY, "no memory to convert tensor %s", e->name);
     }
     w->name = e->name;
     w->k = (struct kernel_weight){.data = ready, .dtype = to, .rank = site->rank};
@@ -305,7 +304,7 @@ int weight_loading_check(const struct weight_loading *l, struct error *err)
     char list[320] = "";
     size_t n = 0;
     for (int i = 0; i < l->missing && i < (int)COUNT_OF(l->missing_names); i++)
-        n += str_copy(list + n, sizeof list - n, i ? ", " : "") ,
+        n += str_copy(list + n, sizeof list - n, i ? ", " : ""),
             n += str_copy(list + n, sizeof list - n, l->missing_names[i]);
     return error_set(err, ERR_FORMAT, "%s lacks %d tensor%s of %s: %s%s",
                      weight_store_path(l->store), l->missing, l->missing == 1 ? "" : "s",
@@ -316,9 +315,19 @@ int weight_loading_check(const struct weight_loading *l, struct error *err)
 static bool known_useless(const char *name)
 {
     static const char *const start[] = {
-        "model_ema.",  "betas",     "alphas_cumprod", "sqrt_",           "log_one_minus_",
-        "posterior_",  "logvar",    "loss.",          "optimizer_states", "denoiser.",
-        "first_stage_model.loss.", "lr_scheduler", "callbacks",
+        "model_ema.",
+        "betas",
+        "alphas_cumprod",
+        "sqrt_",
+        "log_one_minus_",
+        "posterior_",
+        "logvar",
+        "loss.",
+        "optimizer_states",
+        "denoiser.",
+        "first_stage_model.loss.",
+        "lr_scheduler",
+        "callbacks",
     };
     static const char *const end[] = {
         "position_ids", "logit_scale", "num_updates", ".decay", "attn_mask", "v_pred", "ztsnr",

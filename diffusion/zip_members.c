@@ -102,7 +102,8 @@ static int read_member(struct pickle_reader *r, struct bytes z, uint64_t *at, ui
     if (!inside(z, offset, 30) || memcmp(z.data + offset, "PK\3\4", 4) != 0)
         return pickle_fail(r, ERR_FORMAT, "%s lies outside the file", shown);
     uint64_t data = offset + 30 + little(z.data + offset + 26, 2) + little(z.data + offset + 28, 2);
-    if (!inside(z, data, size)) return pickle_fail(r, ERR_FORMAT, "%s lies outside the file", shown);
+    if (!inside(z, data, size))
+        return pickle_fail(r, ERR_FORMAT, "%s lies outside the file", shown);
     *m = (struct zip_member){text, z.data + data, (size_t)size};
     *at += 46 + name + extra + comment;
     return 0;

@@ -68,8 +68,8 @@ static struct tensor transformer_block(struct pass *p, const void *context, cons
 
     struct tensor n = norm_layer(p, &m->norm1, h, LAYER_NORM_EPS);
     h = attend(p, &m->self, layer_linear(p, &m->self.q, n, NULL),
-               layer_linear(p, &m->self.k, n, NULL), layer_linear(p, &m->self.v, n, NULL),
-               m->heads, h);
+               layer_linear(p, &m->self.k, n, NULL), layer_linear(p, &m->self.v, n, NULL), m->heads,
+               h);
 
     n = norm_layer(p, &m->norm2, h, LAYER_NORM_EPS);
     h = attend(p, &m->cross, layer_linear(p, &m->cross.q, n, NULL), in[1], in[2], m->heads, h);

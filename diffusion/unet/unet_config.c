@@ -76,8 +76,7 @@ static int walk_ldm(struct unet_config *c, const struct probe *p, struct error *
             int j = c->blocks[level]++;
             if (j == UNET_BLOCKS_MAX) return too_many(p->store, "blocks a level", err);
             c->depth_down[level][j] = transformer_depth(p, b.transformer);
-            c->channels[level] =
-                first_dim(find(p, "input_blocks.%d.0.out_layers.3.weight", index));
+            c->channels[level] = first_dim(find(p, "input_blocks.%d.0.out_layers.3.weight", index));
         } else if (find(p, "input_blocks.%d.0.op.weight", index)) {
             if (++level == UNET_LEVELS_MAX) return too_many(p->store, "levels", err);
         } else {
@@ -88,7 +87,8 @@ static int walk_ldm(struct unet_config *c, const struct probe *p, struct error *
     int index = 0;
     for (int i = level; i >= 0; i--)
         for (int j = 0; j <= c->blocks[i]; j++)
-            c->depth_up[i][j] = transformer_depth(p, paths_ldm("output_blocks", index++).transformer);
+            c->depth_up[i][j] =
+                transformer_depth(p, paths_ldm("output_blocks", index++).transformer);
     c->depth_mid = transformer_depth(p, "middle_block.1");
     c->mid_present = find(p, "middle_block.0.in_layers.0.weight") != NULL;
     c->mid_second = find(p, "middle_block.2.in_layers.0.weight") != NULL;
@@ -122,7 +122,8 @@ static int walk_hf(struct unet_config *c, const struct probe *p, struct error *e
 }
 
 /* The first of the same tensor's two names that is there. */
-static const struct safetensors_entry *either(const struct probe *p, const char *ldm, const char *hf)
+static const struct safetensors_entry *either(const struct probe *p, const char *ldm,
+                                              const char *hf)
 {
     const struct safetensors_entry *e = find(p, "%s", ldm);
     return e ? e : find(p, "%s", hf);
@@ -138,8 +139,7 @@ static void read_attention(struct unet_config *c, const struct probe *p, enum di
             struct block_paths b = dialect == DIALECT_LDM ? paths_ldm("input_blocks", index)
                                                           : paths_hf("down_blocks", i, j);
             snprintf(path, sizeof path, "%s", b.transformer);
-            c->context =
-                second_dim(find(p, "%s.transformer_blocks.0.attn2.to_k.weight", path));
+            c->context = second_dim(find(p, "%s.transformer_blocks.0.attn2.to_k.weight", path));
             const struct safetensors_entry *proj = find(p, "%s.proj_in.weight", path);
             c->conv_proj = proj && proj->rank == 4;
             return;
@@ -154,8 +154,10 @@ int unet_detect(struct unet_config *config, const struct weight_store *store, co
     enum dialect found = find(&p, "input_blocks.0.0.weight") ? DIALECT_LDM : DIALECT_HF;
     const struct safetensors_entry *in = either(&p, "input_blocks.0.0.weight", "conv_in.weight");
     if (!in || in->rank != 4)
-        return error_set(err, ERR_FORMAT, "%s holds no UNet (neither %sinput_blocks.0.0.weight nor "
-                         "%sconv_in.weight)", weight_store_path(store), prefix, prefix);
+        return error_set(err, ERR_FORMAT,
+                         "%s holds no UNet (neither %sinput_blocks.0.0.weight nor "
+                         "%sconv_in.weight)",
+                         weight_store_path(store), prefix, prefix);
     c.in_channels = in->dim[1];
     c.out_channels = first_dim(either(&p, "out.2.weight", "conv_out.weight"));
     c.time = first_dim(either(&p, "time_embed.0.weight", "time_embedding.linear_1.weight"));

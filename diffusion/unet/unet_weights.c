@@ -8,15 +8,16 @@
 
 static void init_res(struct unet *m, struct unet_res *r, int64_t in, int64_t out)
 {
-    *r = (struct unet_res){.in = in, .out = out, .groups = m->config.groups,
-                           .circular = &m->circular};
+    *r = (struct unet_res){
+        .in = in, .out = out, .groups = m->config.groups, .circular = &m->circular};
 }
 
 static void init_step(struct unet *m, struct unet_step *s, int level, int64_t in, int depth)
 {
     int64_t width = m->config.channels[level];
     init_res(m, &s->res, in, width);
-    s->transformer = (struct unet_transformer){.depth = depth, .width = width,
+    s->transformer = (struct unet_transformer){.depth = depth,
+                                               .width = width,
                                                .groups = m->config.groups,
                                                .conv_proj = m->config.conv_proj};
     if (!depth) return;
@@ -35,14 +36,18 @@ static int check(const struct unet_config *c, struct error *err)
     for (int i = 0; i < c->levels; i++) {
         int64_t width = c->channels[i];
         if (width < 1 || width > 8192 || c->groups < 1 || width % c->groups)
-            return error_set(err, ERR_FORMAT, "the UNet's level %d is %lld wide, which does not divide "
-                             "into %lld groups", i, (long long)width, (long long)c->groups);
+            return error_set(err, ERR_FORMAT,
+                             "the UNet's level %d is %lld wide, which does not divide "
+                             "into %lld groups",
+                             i, (long long)width, (long long)c->groups);
         bool attends = false;
         for (int j = 0; j < c->blocks[i]; j++) attends |= c->depth_down[i][j] > 0;
         for (int j = 0; j <= c->blocks[i]; j++) attends |= c->depth_up[i][j] > 0;
         if (attends && (c->heads[i] < 1 || width % c->heads[i]))
-            return error_set(err, ERR_FORMAT, "the UNet's level %d is %lld wide, which does not divide "
-                             "into %lld heads", i, (long long)width, (long long)c->heads[i]);
+            return error_set(err, ERR_FORMAT,
+                             "the UNet's level %d is %lld wide, which does not divide "
+                             "into %lld heads",
+                             i, (long long)width, (long long)c->heads[i]);
         if (attends && c->context < 1)
             return error_set(err, ERR_FORMAT, "the UNet has transformers without cross attention");
     }
@@ -195,8 +200,7 @@ static void visit_up(struct weight_visitor *v, struct unet *m)
             visit_step(v, m, &m->level[i].up[j], &n);
             if (j < c->blocks[i] || i == 0) continue;
             char ldm[64], hf[64];
-            snprintf(ldm, sizeof ldm, "output_blocks.%d.%d.conv", index,
-                     c->depth_up[i][j] ? 2 : 1);
+            snprintf(ldm, sizeof ldm, "output_blocks.%d.%d.conv", index, c->depth_up[i][j] ? 2 : 1);
             snprintf(hf, sizeof hf, "up_blocks.%d.upsamplers.0.conv", up);
             visit_conv(v, &m->level[i].upsample, ldm, hf, c->channels[i], c->channels[i], 3, true);
         }

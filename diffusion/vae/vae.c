@@ -67,8 +67,8 @@ static struct tensor level_up(struct pass *p, struct vae *m, int i, struct tenso
 {
     struct vae_half *half = &m->decoder;
     int64_t times = i > 0 ? 2 : 1, out = i > 0 ? m->config.channels[i] : 3;
-    struct tensor y = pass_tensor(p, p->dtype, 4,
-                                  TENSOR_DIM(x.dim[0], x.dim[1] * times, x.dim[2] * times, out));
+    struct tensor y =
+        pass_tensor(p, p->dtype, 4, TENSOR_DIM(x.dim[0], x.dim[1] * times, x.dim[2] * times, out));
     size_t mark = pass_open_scope(p);
     struct tensor h = x;
     for (int j = 0; j <= m->config.blocks; j++) h = res(p, &half->block[i][j], h);

@@ -86,8 +86,7 @@ static void blend(float *sum, float *weight, const float *from, struct grid g, i
             float f = ramp(i, h, y, g.h, shared) * ramp(j, w, x, g.w, shared);
             int64_t at = (y + i) * g.w + x + j;
             weight[at] += f;
-            for (int64_t k = 0; k < g.c; k++)
-                sum[at * g.c + k] += f * from[(i * w + j) * g.c + k];
+            for (int64_t k = 0; k < g.c; k++) sum[at * g.c + k] += f * from[(i * w + j) * g.c + k];
         }
 }
 
@@ -96,8 +95,8 @@ typedef int (*tile_work)(const struct job *job, const float *in, int64_t h, int6
 
 /* in and out are one image, channels last; sizes of tiles are in latents. */
 static int tiled(const struct job *job, tile_work work, struct grid in_grid, const float *in,
-                 struct grid out_grid, float *out, int64_t in_scale, int64_t out_scale, int64_t tile,
-                 struct error *err)
+                 struct grid out_grid, float *out, int64_t in_scale, int64_t out_scale,
+                 int64_t tile, struct error *err)
 {
     int64_t lh = in_grid.h / in_scale, lw = in_grid.w / in_scale;
     if (tile <= 0 || (lh <= tile && lw <= tile))
@@ -140,8 +139,7 @@ int vae_decode_picture(struct vae *m, struct pass_memory *memory, enum dtype dty
     for (int64_t i = 0; !rc && i < n; i++) {
         for (int64_t k = 0; k < c; k++)
             for (int64_t at = 0; at < h * w; at++)
-                z[at * c + k] =
-                    (float)(latent[(i * c + k) * h * w + at] / m->config.scale);
+                z[at * c + k] = (float)(latent[(i * c + k) * h * w + at] / m->config.scale);
         rc = tiled(&job, decode_one, (struct grid){h, w, c}, z, (struct grid){h * f, w * f, 3},
                    picture + i * h * w * f * f * 3, 1, f, tile, err);
     }

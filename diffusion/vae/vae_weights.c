@@ -39,10 +39,10 @@ int vae_detect(struct vae_config *config, const struct weight_store *store, cons
 {
     struct probe p = {store, prefix};
     struct vae_config c = {.groups = 32, .scale = 0.18215};
-    enum dialect d = find(&p, "decoder.mid.block_1.conv1.weight") ||
-                             find(&p, "encoder.mid.block_1.conv1.weight")
-                         ? DIALECT_LDM
-                         : DIALECT_HF;
+    enum dialect d =
+        find(&p, "decoder.mid.block_1.conv1.weight") || find(&p, "encoder.mid.block_1.conv1.weight")
+            ? DIALECT_LDM
+            : DIALECT_HF;
     c.encoder = find(&p, "encoder.conv_in.weight") != NULL;
     c.decoder = find(&p, "decoder.conv_in.weight") != NULL;
     if (!c.encoder && !c.decoder)
@@ -68,7 +68,8 @@ int vae_detect(struct vae_config *config, const struct weight_store *store, cons
     c.old_names = find(&p, "decoder.mid_block.attentions.0.query.weight") ||
                   find(&p, "encoder.mid_block.attentions.0.query.weight");
     if (c.blocks < 1 || c.blocks > VAE_BLOCKS_MAX || c.latent_channels < 1)
-        return error_set(err, ERR_FORMAT, "%s: the VAE has %d blocks a level and %lld latent channels",
+        return error_set(err, ERR_FORMAT,
+                         "%s: the VAE has %d blocks a level and %lld latent channels",
                          weight_store_path(store), c.blocks, (long long)c.latent_channels);
     *config = c;
     *dialect = d;
@@ -77,8 +78,8 @@ int vae_detect(struct vae_config *config, const struct weight_store *store, cons
 
 static void init_res(struct vae *m, struct vae_res *r, int64_t in, int64_t out)
 {
-    *r = (struct vae_res){.in = in, .out = out, .groups = m->config.groups,
-                          .circular = &m->circular};
+    *r = (struct vae_res){
+        .in = in, .out = out, .groups = m->config.groups, .circular = &m->circular};
 }
 
 int vae_init(struct vae *m, const struct vae_config *config, struct error *err)
@@ -86,9 +87,10 @@ int vae_init(struct vae *m, const struct vae_config *config, struct error *err)
     for (int i = 0; i < config->levels; i++)
         if (config->channels[i] < 1 || config->groups < 1 || config->channels[i] > 8192 ||
             config->channels[i] % config->groups)
-            return error_set(err, ERR_FORMAT, "the VAE's level %d is %lld wide, which does not divide "
-                             "into %lld groups", i, (long long)config->channels[i],
-                             (long long)config->groups);
+            return error_set(err, ERR_FORMAT,
+                             "the VAE's level %d is %lld wide, which does not divide "
+                             "into %lld groups",
+                             i, (long long)config->channels[i], (long long)config->groups);
     memset(m, 0, sizeof *m);
     m->config = *config;
     const struct vae_config *c = &m->config;
@@ -183,7 +185,8 @@ void vae_visit_decoder(struct weight_visitor *v, struct vae *m)
     struct vae_half *d = &m->decoder;
     int64_t deep = c->channels[c->levels - 1], z = c->latent_channels;
     char ldm[64], hf[64];
-    if (c->quant) visit_conv(v, &m->post_quant, "post_quant_conv", "post_quant_conv", z, z, 1, true);
+    if (c->quant)
+        visit_conv(v, &m->post_quant, "post_quant_conv", "post_quant_conv", z, z, 1, true);
     struct visit_mark mark = visit_open(v, "decoder", "decoder");
     visit_conv(v, &d->conv_in, "conv_in", "conv_in", deep, z, 3, true);
     visit_middle(v, m, d);
