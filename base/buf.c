@@ -95,6 +95,13 @@ void buf_consume(struct buf *b, size_t length)
     if (b->data) b->data[b->length] = 0;
 }
 
+void buf_truncate(struct buf *b, size_t length)
+{
+    KILN_ASSERT(length <= b->length);
+    b->length = length;
+    if (b->data) b->data[length] = 0;
+}
+
 uint8_t *buf_take(struct buf *b, size_t *length)
 {
     uint8_t *data = b->data ? b->data : alloc_zero(1, 1);

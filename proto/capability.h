@@ -1,11 +1,13 @@
 /*
  * capability.h - the one table of what Kiln can do for the Horde.
  *
- * Place    derived from it, and from nowhere else: the flags of a pop, the local refusal of a job,
- *          the row proposed to the server's maintainers (docs/upstream-row.md), the check of a
- *          foreign bridge_agent. tests/unit/test_capability.c walks all of them with one fixture.
+ * Place    derived from it, and from nowhere else: the flags of a pop, the local refusal of a
+ *          job, the row proposed to the server's maintainers (docs/upstream-row.md), the check
+ *          of a foreign bridge_agent. tests/unit/test_capability.c walks all of them with one
+ *          fixture.
  * Owner    tables are const; a set is a value. Any thread.
- * Failure  capability_refuse: ERR_UNSUPPORTED with a sentence; the caller reports the job faulted.
+ * Failure  capability_refuse: ERR_UNSUPPORTED with a sentence; the caller reports the job
+ *          faulted.
  * Source   names and versions: horde-api 5.2 (AI-Horde horde/bridge_reference.py).
  *
  * "built" says that the code exists. What may be offered is less: a post-processor needs its

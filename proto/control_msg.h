@@ -4,8 +4,8 @@
  * Place    one JSON document a frame (frame.h, FRAME_CONTROL_MAX) on the Unix socket `control`.
  *          A client sends one request a connection or many, each is answered once, in order.
  * Owner    To send: fill a zeroed struct with borrowed pointers. Received: *_release.
- * Failure  ERR_FORMAT naming the field. A request the daemon cannot serve is answered by the error
- *          document: CONTROL_DOC_ERROR.
+ * Failure  ERR_FORMAT naming the field. A request the daemon cannot serve is answered by the
+ *          error document: CONTROL_DOC_ERROR.
  *
  * The document is JSON as the structs below say: a member has the name of its field; lists are
  * arrays; times are UTC milliseconds since 1970 (`*_wall_ms`), kudos are integer thousandths

@@ -2,10 +2,10 @@
  * engine_msg.h - what a host (kilnd, or kiln for local work) and kiln-engine say to each other.
  *
  * Place    one message a frame (frame.h, FRAME_ENGINE_MAX) on the engine's stdin and stdout.
- * Owner    To send: fill a zeroed struct with borrowed pointers, encode, release nothing but what
- * is your own. Received: engine_msg_decode owns everything in the message until engine_msg_release;
- * to keep an image, take its data and set data to NULL. Failure  ERR_FORMAT naming the field, the
- * kind or the blob; ERR_NO_MEMORY.
+ * Owner    To send: fill a zeroed struct with borrowed pointers, encode, release nothing but
+ *          what is your own. Received: engine_msg_decode owns everything in the message until
+ *          engine_msg_release; to keep an image, take its data and set data to NULL.
+ * Failure  ERR_FORMAT naming the field, the kind or the blob; ERR_NO_MEMORY.
  *
  * Payload of a frame, little-endian:
  *     u32 header_length | header (JSON) | u32 blob_count | blob_count x u32 length | the bytes

@@ -4,8 +4,8 @@
  * Place    below engine_msg (pipe between kilnd or kiln and kiln-engine) and control_msg (Unix
  *          socket between kiln and kilnd). A frame is a little-endian u32 length and that many
  *          bytes.
- * Owner    the caller's buffers; a payload found by frame_next is borrowed from the buffer until
- *          frame_drop. One thread per buffer.
+ * Owner    the caller's buffers; a payload found by frame_next is borrowed from the buffer
+ *          until frame_drop. One thread per buffer.
  * Failure  ERR_FORMAT for a length of 0 or above the cap: the stream is lost, close it.
  *
  *     on bytes:  buf_append(&in, bytes, n, &err);

@@ -4,8 +4,9 @@
  * Place    between daemon/http and whoever waits for the answer; cli/ for its own calls.
  * Owner    the struct is the caller's. Any thread.
  * Failure  cannot fail: HTML, an empty body or a truncated one give rc "" and the HTTP class
- * decides. Source   horde-api 2.1 (AI-Horde horde/exceptions.py). Branch on rc and status, never on
- * the text.
+ *          decides.
+ * Source   horde-api 2.1 (AI-Horde horde/exceptions.py). Branch on rc and status, never on the
+ *          text.
  */
 #ifndef PROTO_HORDE_ERROR_H
 #define PROTO_HORDE_ERROR_H

@@ -2,12 +2,15 @@
  * horde_pop.h - asking the Horde for image work, and what it gave.
  *
  * Place    first step of a job: daemon/pop sends what horde_pop_format wrote and keeps the raw
- * reply (reliability L2) before it acts on what horde_pop_parse read. Owner    struct horde_job:
- * horde_job_release. Strings live in its arena, the request's in the request. Failure
- * horde_pop_parse: ERR_FORMAT when the envelope (ids, uploads, ttl) cannot be trusted: nothing of
- * it may be run. When only the payload is beyond us, the parse succeeds and `refusal` says why:
- * report every id as faulted. Source   horde-api sections 6 and 7 (AI-Horde
- * horde/apis/models/stable_v2.py).
+ *          reply (reliability L2) before it acts on what horde_pop_parse read.
+ * Owner    struct horde_job: horde_job_release. Strings live in its arena, the request's in the
+ *          request.
+ * Failure  horde_pop_parse: ERR_FORMAT when not even the ids can be read: nothing was given as
+ *          far as anyone can tell. Once the ids are known everything else that is wrong
+ *          (uploads that do not match, an unknown sampler, a size) lands in `refusal`: report
+ *          every id as faulted, so that the image goes to somebody else at once instead of at
+ *          its TTL.
+ * Source   horde-api sections 6 and 7 (AI-Horde horde/apis/models/stable_v2.py).
  */
 #ifndef PROTO_HORDE_POP_H
 #define PROTO_HORDE_POP_H

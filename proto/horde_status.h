@@ -1,7 +1,8 @@
 /*
  * horde_status.h - how the Horde as a whole is doing, and what its server understands.
  *
- * Place    start of the daemon, model choice (queued, eta), `kiln horde models|news`, drift probe.
+ * Place    start of the daemon, model choice (queued, eta), `kiln horde models|news`, drift
+ *          probe.
  * Owner    *_release frees; strings live in the struct's arena, raw as sent.
  * Failure  ERR_FORMAT naming the field.
  * Source   horde-api 17 and 18.6.

@@ -3,8 +3,8 @@
  *
  * Place    last step of a job before the ledger: daemon/submit.
  * Owner    strings borrowed. Any thread.
- * Failure  horde_submit_format: ERR_INVALID for more than 50 metadata entries or a seed the wire
- *          cannot carry. horde_submit_parse: ERR_FORMAT.
+ * Failure  horde_submit_format: ERR_INVALID for more than 50 metadata entries or a seed the
+ *          wire cannot carry. horde_submit_parse: ERR_FORMAT.
  * Source   horde-api 9.4.
  */
 #ifndef PROTO_HORDE_SUBMIT_H

@@ -50,8 +50,8 @@ void image_request_release(struct image_request *r)
 static int check_side(const char *name, int px, struct error *err)
 {
     if (px < REQUEST_SIDE_MIN_PX || px > REQUEST_SIDE_MAX_PX || px % 64)
-        return error_set(err, ERR_INVALID, "%s %d is not a multiple of 64 from %d to %d pixels", name,
-                         px, REQUEST_SIDE_MIN_PX, REQUEST_SIDE_MAX_PX);
+        return error_set(err, ERR_INVALID, "%s %d is not a multiple of 64 from %d to %d pixels",
+                         name, px, REQUEST_SIDE_MIN_PX, REQUEST_SIDE_MAX_PX);
     return 0;
 }
 

@@ -4,8 +4,8 @@
  * Place    in front of every JSON document from outside (network, pipe, socket, file). jansson
  *          turns 20 MB of "{}" into 1.5 GB; this pass counts first and allocates nothing.
  * Owner    borrows the bytes. Any thread.
- * Failure  ERR_FORMAT with `what`, the limit and the position. The scan checks nesting, strings and
- *          NUL bytes; the rest of the grammar is the parser's. Source: reliability.md N5.
+ * Failure  ERR_FORMAT with `what`, the limit and the position. The scan checks nesting, strings
+ *          and NUL bytes; the rest of the grammar is the parser's. Source: reliability.md N5.
  */
 #ifndef PROTO_SCAN_H
 #define PROTO_SCAN_H
