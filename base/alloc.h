@@ -13,14 +13,14 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-void *alloc_zero(size_t count, size_t size);              /* calloc */
-void *alloc_grow(void *old, size_t count, size_t size);   /* reallocarray */
-char *alloc_string(const char *text);                     /* strdup; NULL gives NULL */
-char *alloc_string_n(const char *text, size_t length);    /* strndup */
+void *alloc_zero(size_t count, size_t size);            /* calloc */
+void *alloc_grow(void *old, size_t count, size_t size); /* reallocarray */
+char *alloc_string(const char *text);                   /* strdup; NULL gives NULL */
+char *alloc_string_n(const char *text, size_t length);  /* strndup */
 char *alloc_printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-void *alloc_try(size_t count, size_t size);               /* calloc; NULL when there is none */
-void *alloc_try_aligned(size_t alignment, size_t bytes);  /* free with free() */
+void *alloc_try(size_t count, size_t size);              /* calloc; NULL when there is none */
+void *alloc_try_aligned(size_t alignment, size_t bytes); /* free with free() */
 
 /* c = a * b and c = a + b; false on overflow. */
 static inline bool size_mul(size_t a, size_t b, size_t *c)

@@ -32,8 +32,8 @@ uint8_t *buf_reserve(struct buf *b, size_t length, struct error *err)
 {
     size_t need;
     if (!size_add(b->length, length, &need) || need > b->limit) {
-        error_set(err, ERR_NO_MEMORY, "%zu bytes are more than the limit of %zu", b->length + length,
-                  b->limit);
+        error_set(err, ERR_NO_MEMORY, "%zu bytes are more than the limit of %zu",
+                  b->length + length, b->limit);
         return NULL;
     }
     if (need + 1 > b->capacity) {

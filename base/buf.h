@@ -30,7 +30,7 @@ int buf_printf(struct buf *b, struct error *err, const char *format, ...)
 /* Room for `length` more bytes; returns where to write, or NULL. buf_commit makes them count. */
 uint8_t *buf_reserve(struct buf *b, size_t length, struct error *err);
 void buf_commit(struct buf *b, size_t length);
-void buf_consume(struct buf *b, size_t length); /* drops bytes from the front */
+void buf_consume(struct buf *b, size_t length);  /* drops bytes from the front */
 void buf_truncate(struct buf *b, size_t length); /* keeps the first `length` bytes */
 /* Moves the bytes to the caller (free with free()); b is empty afterwards. Never NULL. */
 uint8_t *buf_take(struct buf *b, size_t *length);

@@ -67,7 +67,7 @@ const char *error_word(int code);
 /* The program is wrong (never a file, user, network or card): says where and aborts. */
 #define KILN_ASSERT(condition, ...)                                                                \
     do {                                                                                           \
-        if (!(condition)) error_assert_failed(__FILE__, __LINE__, #condition, " " __VA_ARGS__);     \
+        if (!(condition)) error_assert_failed(__FILE__, __LINE__, #condition, " " __VA_ARGS__);    \
     } while (0)
 
 void error_assert_failed(const char *file, int line, const char *condition, const char *format, ...)

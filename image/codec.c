@@ -100,6 +100,18 @@ int codec_encode(struct buf *out, enum image_format format, const struct pixels 
     return codecs[format]->encode(out, pixels, quality, text ? text : &nothing, err);
 }
 
+int codec_set_text(struct buf *out, const char *name, const uint8_t *data, size_t length,
+                   const struct image_text *text, struct error *err)
+{
+    struct image_header header;
+    int rc = codec_probe(&header, name, data, length, err);
+    if (rc) return rc;
+    if (!codecs[header.format]->set_text)
+        return error_set(err, ERR_UNSUPPORTED, "%s pictures are read, not written",
+                         codecs[header.format]->name);
+    return codecs[header.format]->set_text(out, data, length, text, err);
+}
+
 int image_read(struct pixels *pixels, struct image_text *text, const char *path, struct error *err)
 {
     struct buf bytes;

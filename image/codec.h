@@ -51,6 +51,10 @@ int codec_decode(struct pixels *pixels, struct image_text *text, const char *nam
 int codec_encode(struct buf *out, enum image_format format, const struct pixels *pixels,
                  int quality, const struct image_text *text, struct error *err);
 
+/* Other text in an encoded picture, without touching its pixels. Appends to out. */
+int codec_set_text(struct buf *out, const char *name, const uint8_t *data, size_t length,
+                   const struct image_text *text, struct error *err);
+
 /* Whole files, format by extension for writing and by content for reading. */
 int image_read(struct pixels *pixels, struct image_text *text, const char *path, struct error *err);
 int image_write(const struct pixels *pixels, const struct image_text *text, const char *path,

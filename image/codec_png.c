@@ -2,6 +2,7 @@
 #include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zlib.h>
 
 #include "base/alloc.h"
 #include "image/codec_table.h"
@@ -183,6 +184,65 @@ static int encode(struct buf *out, const struct pixels *pixels, int quality,
     return 0;
 }
 
+static void put_u32(struct buf *out, uint32_t value)
+{
+    uint8_t bytes[4];
+    png_save_uint_32(bytes, value);
+    buf_append(out, bytes, 4, NULL);
+}
+
+/* An uncompressed iTXt chunk: keyword, 0, flag, method, language, 0, translated keyword, 0, text. */
+static void put_itxt(struct buf *out, const char *keyword, const char *value)
+{
+    size_t k = strlen(keyword), n = strlen(value), at = out->length + 4;
+    put_u32(out, (uint32_t)(k + 5 + n));
+    buf_append_string(out, "iTXt", NULL);
+    buf_append(out, keyword, k + 1, NULL);
+    buf_append(out, "\0\0\0\0", 4, NULL);
+    buf_append(out, value, n, NULL);
+    put_u32(out, (uint32_t)crc32(0, out->data + at, (uInt)(out->length - at)));
+}
+
+/* A tEXt chunk, Latin-1: what other programs read first; text beyond ASCII needs iTXt. */
+static void put_text_chunk(struct buf *out, const char *keyword, const char *value)
+{
+    for (const char *s = value; *s; s++)
+        if ((unsigned char)*s >= 0x80) {
+            put_itxt(out, keyword, value);
+            return;
+        }
+    size_t k = strlen(keyword), n = strlen(value), at = out->length + 4;
+    put_u32(out, (uint32_t)(k + 1 + n));
+    buf_append_string(out, "tEXt", NULL);
+    buf_append(out, keyword, k + 1, NULL);
+    buf_append(out, value, n, NULL);
+    put_u32(out, (uint32_t)crc32(0, out->data + at, (uInt)(out->length - at)));
+}
+
+/* Copies chunk by chunk, leaving out text and putting ours behind the header. */
+static int set_text(struct buf *out, const uint8_t *data, size_t length,
+                    const struct image_text *text, struct error *err)
+{
+    size_t extra = 256 + (text->parameters ? strlen(text->parameters) : 0) +
+                   (text->xmp ? strlen(text->xmp) : 0);
+    if (!buf_reserve(out, length + extra, err)) return ERR_NO_MEMORY;
+    buf_append(out, data, 8, NULL);
+    for (size_t at = 8; length - at >= 12;) {
+        size_t chunk = (size_t)png_get_uint_32(data + at) + 12;
+        if (chunk > length - at) return error_set(err, ERR_FORMAT, "the file is cut off");
+        const char *type = (const char *)data + at + 4;
+        if (memcmp(type, "tEXt", 4) != 0 && memcmp(type, "iTXt", 4) != 0 &&
+            memcmp(type, "zTXt", 4) != 0)
+            buf_append(out, data + at, chunk, NULL);
+        if (memcmp(type, "IHDR", 4) == 0) {
+            if (text->parameters) put_text_chunk(out, "parameters", text->parameters);
+            if (text->xmp) put_itxt(out, XMP_KEYWORD, text->xmp);
+        }
+        at += chunk;
+    }
+    return 0;
+}
+
 const struct codec codec_png = {
     .name = "PNG",
     .mime = "image/png",
@@ -191,4 +251,5 @@ const struct codec codec_png = {
     .probe = probe,
     .decode = decode,
     .encode = encode,
+    .set_text = set_text,
 };

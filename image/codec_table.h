@@ -15,6 +15,8 @@ struct codec {
                   const uint8_t *data, size_t length, struct error *err);
     int (*encode)(struct buf *out, const struct pixels *pixels, int quality,
                   const struct image_text *text, struct error *err); /* NULL: cannot write */
+    int (*set_text)(struct buf *out, const uint8_t *data, size_t length,
+                    const struct image_text *text, struct error *err);
 };
 
 extern const struct codec codec_png, codec_jpeg, codec_webp;

@@ -113,6 +113,13 @@ static int encode(struct buf *out, const struct pixels *pixels, int quality,
     return rc;
 }
 
+static int set_text(struct buf *out, const uint8_t *data, size_t length,
+                    const struct image_text *text, struct error *err)
+{
+    return text->xmp ? add_text(out, data, length, text->xmp, err)
+                     : buf_append(out, data, length, err);
+}
+
 const struct codec codec_webp = {
     .name = "WebP",
     .mime = "image/webp",
@@ -121,4 +128,5 @@ const struct codec codec_webp = {
     .probe = probe,
     .decode = decode,
     .encode = encode,
+    .set_text = set_text,
 };

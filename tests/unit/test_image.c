@@ -44,6 +44,19 @@ static void round_trip(enum image_format format, int channels, int quality)
     assert_memory_equal(p.data, q.data, (size_t)(37 * 21 * channels));
     assert_string_equal(read.xmp, text.xmp);
     if (format == IMAGE_PNG) assert_string_equal(read.parameters, text.parameters);
+    /* other text, the same pixels */
+    struct buf c;
+    struct pixels again = {0};
+    struct image_text other = {.parameters = (char *)(uintptr_t)"plain", .xmp = (char *)(uintptr_t)"<x/>"};
+    image_text_release(&read);
+    buf_init(&c, 1 << 20);
+    assert_int_equal(codec_set_text(&c, "test", b.data, b.length, &other, &err), 0);
+    assert_int_equal(codec_decode(&again, &read, "again", c.data, c.length, &err), 0);
+    assert_memory_equal(p.data, again.data, (size_t)(37 * 21 * channels));
+    assert_string_equal(read.xmp, "<x/>");
+    if (format == IMAGE_PNG) assert_string_equal(read.parameters, "plain");
+    pixels_release(&again);
+    buf_release(&c);
     /* every cut is refused, or (metadata at the end lost) decodes to the same size */
     for (size_t cut = 1; cut < b.length - 1; cut += 7) {
         struct pixels r = {0};

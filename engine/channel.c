@@ -1,0 +1,259 @@
+#include "engine/channel.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/log.h"
+#include "base/now.h"
+
+struct channel_item {
+    struct channel_item *next;
+    struct engine_msg msg;
+};
+
+static void note_canceled(struct channel *c, const char *job_id)
+{
+    char *slot = c->canceled[c->canceled_next++ % CHANNEL_CANCELED_MAX];
+    strncpy(slot, job_id, ENGINE_JOB_BYTES - 1);
+}
+
+static void end_input(struct channel *c, bool gone)
+{
+    pthread_mutex_lock(&c->lock);
+    c->ended = true;
+    c->gone = c->gone || gone;
+    pthread_cond_broadcast(&c->changed);
+    pthread_mutex_unlock(&c->lock);
+}
+
+/* Takes the message over. */
+static void accept_message(struct channel *c, struct channel_item *item)
+{
+    struct engine_msg *m = &item->msg;
+    if (m->launch_id != c->launch_id) {
+        log_warn("engine.message", "kind=%s reason=\"of another launch\"",
+                 engine_kind_name(m->kind));
+    } else if (m->kind == ENGINE_CANCEL) {
+        pthread_mutex_lock(&c->lock);
+        note_canceled(c, m->job_id);
+        pthread_mutex_unlock(&c->lock);
+    } else if (m->kind == ENGINE_SHUTDOWN) {
+        end_input(c, false);
+    } else {
+        pthread_mutex_lock(&c->lock);
+        if (c->last)
+            c->last->next = item;
+        else
+            c->first = item;
+        c->last = item;
+        c->queued++;
+        pthread_cond_broadcast(&c->changed);
+        pthread_mutex_unlock(&c->lock);
+        return;
+    }
+    engine_msg_release(m);
+    free(item);
+}
+
+/* 0, or ERR_FORMAT: the stream is lost. */
+static int accept_frames(struct channel *c, struct buf *in, struct error *err)
+{
+    const uint8_t *payload;
+    size_t length;
+    int rc;
+    while ((rc = frame_next(in, FRAME_ENGINE_MAX, &payload, &length, err)) > 0) {
+        struct channel_item *item = alloc_zero(1, sizeof *item);
+        int bad = engine_msg_decode(&item->msg, payload, length, err);
+        frame_drop(in, length);
+        if (bad) {
+            log_warn("engine.message", "reason=\"%s\"", err->text);
+            free(item);
+            continue;
+        }
+        accept_message(c, item);
+    }
+    return rc;
+}
+
+static void *read_messages(void *context)
+{
+    struct channel *c = context;
+    struct buf in;
+    struct error err = {0};
+    buf_init(&in, FRAME_ENGINE_MAX + FRAME_HEAD_BYTES);
+    for (;;) {
+        size_t room = in.limit - in.length;
+        if (room > 1 << 18) room = 1 << 18;
+        uint8_t *to = buf_reserve(&in, room, &err);
+        if (!to) break;
+        ssize_t got = read(c->in_fd, to, room);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) break;
+        buf_commit(&in, (size_t)got);
+        if (accept_frames(c, &in, &err) < 0) {
+            log_error("engine.channel", "reason=\"%s\"", err.text);
+            break;
+        }
+    }
+    buf_release(&in);
+    end_input(c, true);
+    return NULL;
+}
+
+static void send_heartbeat(struct channel *c)
+{
+    struct engine_msg m;
+    engine_msg_init(&m, ENGINE_HEARTBEAT, c->launch_id, "");
+    pthread_mutex_lock(&c->lock);
+    m.heartbeat.busy = c->running[0] != 0;
+    m.heartbeat.queued = c->queued;
+    pthread_mutex_unlock(&c->lock);
+    m.heartbeat.idle_seconds = (double)(now_ms() - c->last_step_ms) / 1000;
+    channel_send(c, &m, NULL);
+}
+
+static void *beat(void *context)
+{
+    struct channel *c = context;
+    pthread_mutex_lock(&c->lock);
+    while (!c->stopping && !c->gone) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec += ENGINE_HEARTBEAT_SECONDS;
+        int rc = 0;
+        while (rc == 0 && !c->stopping && !c->gone)
+            rc = pthread_cond_timedwait(&c->changed, &c->lock, &until);
+        if (c->stopping || c->gone) break;
+        pthread_mutex_unlock(&c->lock);
+        send_heartbeat(c);
+        pthread_mutex_lock(&c->lock);
+    }
+    pthread_mutex_unlock(&c->lock);
+    return NULL;
+}
+
+int channel_start(struct channel *c, int in_fd, int out_fd, uint64_t launch_id, struct error *err)
+{
+    memset(c, 0, sizeof *c);
+    c->in_fd = in_fd;
+    c->out_fd = out_fd;
+    c->launch_id = launch_id;
+    c->last_step_ms = now_ms();
+    pthread_mutex_init(&c->lock, NULL);
+    pthread_mutex_init(&c->send_lock, NULL);
+    pthread_cond_init(&c->changed, NULL);
+    int rc = pthread_create(&c->reader, NULL, read_messages, c);
+    if (rc) return error_set_errno(err, ERR_NO_MEMORY, rc, "starting the reader thread");
+    rc = pthread_create(&c->beater, NULL, beat, c);
+    if (rc) {
+        pthread_cancel(c->reader);
+        pthread_join(c->reader, NULL);
+        return error_set_errno(err, ERR_NO_MEMORY, rc, "starting the heartbeat thread");
+    }
+    return 0;
+}
+
+void channel_stop(struct channel *c)
+{
+    pthread_mutex_lock(&c->lock);
+    c->stopping = true;
+    pthread_cond_broadcast(&c->changed);
+    pthread_mutex_unlock(&c->lock);
+    pthread_join(c->beater, NULL);
+    pthread_cancel(c->reader); /* it may still wait in read() after a shutdown message */
+    pthread_join(c->reader, NULL);
+    while (c->first) {
+        struct channel_item *item = c->first;
+        c->first = item->next;
+        engine_msg_release(&item->msg);
+        free(item);
+    }
+    pthread_cond_destroy(&c->changed);
+    pthread_mutex_destroy(&c->send_lock);
+    pthread_mutex_destroy(&c->lock);
+}
+
+struct engine_msg *channel_take(struct channel *c)
+{
+    pthread_mutex_lock(&c->lock);
+    while (!c->first && !c->ended) pthread_cond_wait(&c->changed, &c->lock);
+    struct channel_item *item = c->gone ? NULL : c->first;
+    if (item) {
+        c->first = item->next;
+        if (!c->first) c->last = NULL;
+        c->queued--;
+        memcpy(c->running, item->msg.job_id, sizeof c->running);
+    }
+    pthread_mutex_unlock(&c->lock);
+    channel_alive(c);
+    return item ? &item->msg : NULL;
+}
+
+void channel_done(struct channel *c, struct engine_msg *job)
+{
+    pthread_mutex_lock(&c->lock);
+    c->running[0] = 0;
+    pthread_mutex_unlock(&c->lock);
+    struct channel_item *item =
+        (struct channel_item *)((char *)job - offsetof(struct channel_item, msg));
+    engine_msg_release(job);
+    free(item);
+}
+
+bool channel_canceled(struct channel *c, const char *job_id)
+{
+    bool found = false;
+    pthread_mutex_lock(&c->lock);
+    for (int i = 0; i < CHANNEL_CANCELED_MAX && !found; i++)
+        found = job_id[0] && strcmp(c->canceled[i], job_id) == 0;
+    found = found || c->gone;
+    pthread_mutex_unlock(&c->lock);
+    return found;
+}
+
+void channel_alive(struct channel *c)
+{
+    c->last_step_ms = now_ms();
+}
+
+static int write_all(int fd, const uint8_t *data, size_t length)
+{
+    while (length) {
+        ssize_t put = write(fd, data, length);
+        if (put < 0 && errno == EINTR) continue;
+        if (put <= 0) return -1;
+        data += put;
+        length -= (size_t)put;
+    }
+    return 0;
+}
+
+int channel_send(struct channel *c, const struct engine_msg *m, struct error *err)
+{
+    struct buf out;
+    buf_init(&out, FRAME_ENGINE_MAX + FRAME_HEAD_BYTES);
+    int rc = engine_msg_encode(m, &out, err);
+    if (!rc) {
+        pthread_mutex_lock(&c->send_lock);
+        if (write_all(c->out_fd, out.data, out.length))
+            rc = error_set_errno(err, ERR_NETWORK, errno, "writing to the host");
+        pthread_mutex_unlock(&c->send_lock);
+    }
+    buf_release(&out);
+    return rc;
+}
+
+void channel_send_error(struct channel *c, const char *job_id, const struct error *why, bool fatal)
+{
+    struct engine_msg m;
+    engine_msg_init(&m, ENGINE_ERROR, c->launch_id, job_id);
+    m.error.code = why->code ? why->code : ERR_INTERNAL;
+    m.error.text = why->text;
+    m.error.fatal = fatal;
+    channel_send(c, &m, NULL);
+}

@@ -1,0 +1,56 @@
+/*
+ * channel.h - the engine's end of the pipe: frames in and out, a queue of jobs, cancellations.
+ *
+ * Place    between the host (kilnd, kiln) and engine/serve. Three threads touch it: a reader that never
+ *          computes, a beater that sends heartbeats, and the engine's own thread, which takes jobs.
+ * Owner    start/stop around the caller's struct.
+ * Failure  channel_send: ERR_NETWORK when the host has gone. The end of input is a shutdown and
+ *          cancels whatever runs.
+ */
+#ifndef ENGINE_CHANNEL_H
+#define ENGINE_CHANNEL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "proto/engine_msg.h"
+
+#define CHANNEL_CANCELED_MAX 64
+
+struct channel_item;
+
+struct channel {
+    int in_fd, out_fd;
+    uint64_t launch_id;
+    pthread_t reader, beater;
+    pthread_mutex_t lock, send_lock;
+    pthread_cond_t changed;
+    struct channel_item *first, *last;
+    int queued;
+    bool ended; /* no more jobs will come */
+    bool gone;  /* the host has closed its end: nobody listens */
+    bool stopping;
+    char running[ENGINE_JOB_BYTES];
+    char canceled[CHANNEL_CANCELED_MAX][ENGINE_JOB_BYTES]; /* a ring of recent ones */
+    int canceled_next;
+    _Atomic int64_t last_step_ms;
+};
+
+int channel_start(struct channel *c, int in_fd, int out_fd, uint64_t launch_id, struct error *err);
+/* Joins both threads; safe after the end of input only. */
+void channel_stop(struct channel *c);
+
+/* The next job in the order of arrival; blocks. NULL: shutdown. Free with channel_done. */
+struct engine_msg *channel_take(struct channel *c);
+void channel_done(struct channel *c, struct engine_msg *job);
+
+/* Has the host taken this job back, or gone away? Also notes that the engine is alive. */
+bool channel_canceled(struct channel *c, const char *job_id);
+void channel_alive(struct channel *c);
+
+int channel_send(struct channel *c, const struct engine_msg *m, struct error *err);
+/* The one error message that ends a job. */
+void channel_send_error(struct channel *c, const char *job_id, const struct error *why, bool fatal);
+
+#endif

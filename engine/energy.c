@@ -1,0 +1,33 @@
+#include "engine/energy.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#define RAPL "/sys/class/powercap/intel-rapl:0/"
+
+static double read_joules(const char *path)
+{
+    unsigned long long microjoules;
+    FILE *f = fopen(path, "re");
+    if (!f) return NAN;
+    int got = fscanf(f, "%llu", &microjoules);
+    fclose(f);
+    return got == 1 ? (double)microjoules * 1e-6 : NAN;
+}
+
+void energy_start(struct energy *e)
+{
+    e->start_joules = read_joules(RAPL "energy_uj");
+    e->range_joules = read_joules(RAPL "max_energy_range_uj");
+}
+
+double energy_since(const struct energy *e)
+{
+    double joules = read_joules(RAPL "energy_uj") - e->start_joules;
+    return joules < 0 ? joules + e->range_joules : joules;
+}
+
+const char *energy_source(const struct energy *e)
+{
+    return isnan(e->start_joules) ? "n/a" : "rapl";
+}

@@ -1,0 +1,27 @@
+/*
+ * engine.h - the process that owns a compute device.
+ *
+ * Place    one struct per kiln-engine process, made by main.c, passed to every serve_* function.
+ * Owner    the engine's thread.
+ * Failure  serve functions send exactly one result or error for their job; they return ERR_DEVICE
+ *          only when the device is lost for good, and the process then ends with ENGINE_EXIT_DEVICE
+ *          (reliability E1).
+ */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+
+#include "engine/channel.h"
+#include "engine/models.h"
+
+#define ENGINE_EXIT_DEVICE 70
+
+struct engine {
+    struct device *device;
+    struct models models;
+    struct channel channel;
+};
+
+int serve_load(struct engine *e, const struct engine_msg *job);
+int serve_generate(struct engine *e, const struct engine_msg *job);
+
+#endif

@@ -1,0 +1,154 @@
+/* main.c - kiln-engine: says hello, works off jobs, ends when told or when the host goes. */
+#include <errno.h>
+#include <getopt.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/now.h"
+#include "base/str.h"
+#include "engine/engine.h"
+#include "proto/capability.h"
+
+static const char usage[] =
+    "usage: kiln-engine [--device NAME] [--precision P] [--launch N] [--memory MIB] [--verbose]\n"
+    "\n"
+    "Owns a compute device and runs Stable Diffusion for kilnd or kiln, who start it and talk to "
+    "it\n"
+    "in frames on its standard input and output. Not meant to be started by hand.\n"
+    "\n"
+    "  --device NAME     cpu, cpu:THREADS, plain, cuda, cuda:N (default cpu)\n"
+    "  --precision P     auto, fp32, bf16, fp16: of models loaded without one (default auto)\n"
+    "  --launch N        number that every message carries\n"
+    "  --memory MIB      limit of resident weights; the least recently used model goes first\n"
+    "  --verbose         more lines on standard error\n";
+
+struct options {
+    const char *device;
+    enum precision precision;
+    uint64_t launch_id, memory_mib;
+};
+
+/* 0, or the exit code */
+static int parse_options(struct options *o, int argc, char **argv)
+{
+    static const struct option table[] = {
+        {"device", required_argument, NULL, 'd'}, {"precision", required_argument, NULL, 'p'},
+        {"launch", required_argument, NULL, 'l'}, {"memory", required_argument, NULL, 'm'},
+        {"verbose", no_argument, NULL, 'v'},      {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'V'},      {0},
+    };
+    for (int c; (c = getopt_long(argc, argv, "", table, NULL)) != -1;) {
+        bool ok = true;
+        switch (c) {
+        case 'd': o->device = optarg; break;
+        case 'p': ok = precision_find(optarg, &o->precision); break;
+        case 'l': ok = str_parse_u64(optarg, &o->launch_id); break;
+        case 'm': ok = str_parse_u64(optarg, &o->memory_mib); break;
+        case 'v': log_set_level(LOG_DEBUG); break;
+        case 'V': puts("kiln-engine " KILN_VERSION); exit(0);
+        case 'h': fputs(usage, stdout); exit(0);
+        default: ok = false;
+        }
+        if (!ok) {
+            fputs(usage, stderr);
+            return 2;
+        }
+    }
+    return 0;
+}
+
+static void say_hello(struct engine *e)
+{
+    struct engine_msg m;
+    struct capability_set built = capability_built();
+    engine_msg_init(&m, ENGINE_HELLO, e->channel.launch_id, "");
+    struct engine_hello *h = &m.hello;
+    h->version = KILN_VERSION;
+    h->protocol = ENGINE_PROTOCOL;
+    h->pid = getpid();
+    h->kernels = e->device->kernels->name;
+    h->device_count = 1;
+    h->devices[0].name = e->device->name;
+    h->devices[0].title = e->device->label;
+    h->devices[0].driver = "";
+    h->devices[0].memory_bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+    h->devices[0].free_bytes = (int64_t)sysconf(_SC_AVPHYS_PAGES) * sysconf(_SC_PAGESIZE);
+    for (int i = 0; i < CAPABILITY_COUNT && h->capability_count < ENGINE_NAMES_MAX; i++)
+        if (capability_has(&built, (enum capability)i))
+            h->capabilities[h->capability_count++] = capability_name((enum capability)i);
+    for (int i = 0; i < SAMPLER_COUNT; i++)
+        if (built.samplers >> i & 1)
+            h->samplers[h->sampler_count++] = sampler_name((enum sampler)i);
+    channel_send(&e->channel, &m, NULL);
+}
+
+/* Returns the exit code. */
+static int work(struct engine *e)
+{
+    struct engine_msg *job;
+    while ((job = channel_take(&e->channel))) {
+        int rc = 0;
+        struct error err = {0};
+        if (channel_canceled(&e->channel, job->job_id)) {
+            error_set(&err, ERR_CANCELED, "taken back before it began");
+            channel_send_error(&e->channel, job->job_id, &err, false);
+        } else if (job->kind == ENGINE_LOAD || job->kind == ENGINE_UNLOAD) {
+            rc = serve_load(e, job);
+        } else if (job->kind == ENGINE_GENERATE) {
+            rc = serve_generate(e, job);
+        } else {
+            error_set(&err, ERR_UNSUPPORTED, "this engine does not serve \"%s\"",
+                      engine_kind_name(job->kind));
+            channel_send_error(&e->channel, job->job_id, &err, false);
+        }
+        channel_done(&e->channel, job);
+        if (rc == ERR_DEVICE) return ENGINE_EXIT_DEVICE;
+    }
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {.device = "cpu"};
+    struct engine *e = calloc(1, sizeof *e);
+    struct error err = {0};
+    log_start("kiln-engine", LOG_WARN);
+    int code = parse_options(&o, argc, argv);
+    if (code || !e) return code ? code : 1;
+    now_start();
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGINT, SIG_IGN); /* the host decides: it cancels, or closes the pipe */
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    prctl(PR_SET_DUMPABLE, 0);
+
+    /* frames own the standard output; whatever else is printed goes to standard error */
+    int out_fd = dup(STDOUT_FILENO);
+    dup2(STDERR_FILENO, STDOUT_FILENO);
+
+    if (channel_start(&e->channel, STDIN_FILENO, out_fd, o.launch_id, &err)) {
+        log_error("engine.start", "reason=\"%s\"", err.text);
+        return 1;
+    }
+    int rc = device_open(&e->device, o.device, &err);
+    if (rc) {
+        log_error("engine.start", "device=%s reason=\"%s\"", o.device, err.text);
+        channel_send_error(&e->channel, "", &err, true);
+        code = rc == ERR_DEVICE ? ENGINE_EXIT_DEVICE : 1;
+        _exit(code);
+    }
+    models_init(&e->models, e->device, o.precision, (size_t)o.memory_mib << 20);
+    say_hello(e);
+    code = work(e);
+    if (code) _exit(code); /* the device is gone: no orderly way out of its library */
+    channel_stop(&e->channel);
+    models_release(&e->models);
+    device_close(e->device);
+    free(e);
+    return 0;
+}

@@ -1,0 +1,44 @@
+/*
+ * models.h - which checkpoints are in memory.
+ *
+ * Place    between engine/serve_* and diffusion/pipeline.h's model_open. A host names a model with a load
+ *          message (name, path); a job that names an unknown one is taken as a path.
+ * Owner    the engine; its thread only.
+ * Failure  model_open's. The least recently used model goes when a new one would pass the limit or when
+ *          memory runs out.
+ */
+#ifndef ENGINE_MODELS_H
+#define ENGINE_MODELS_H
+
+#include "diffusion/pipeline.h"
+
+#define MODELS_MAX 64
+
+struct models {
+    struct device *device;
+    enum precision precision; /* when a load message says auto */
+    size_t limit_bytes;       /* of resident weights; 0: no limit */
+    struct model_slot {
+        char *name, *path, *vae_path;
+        enum precision precision;
+        struct model *model; /* NULL: known, not resident */
+        uint64_t used;       /* rises with every use */
+    } slot[MODELS_MAX];
+    int count;
+    uint64_t uses;
+};
+
+void models_init(struct models *m, struct device *device, enum precision precision,
+                 size_t limit_bytes);
+void models_release(struct models *m);
+
+/* Makes a name known; replaces what it named before. vae_path may be NULL. */
+int models_name(struct models *m, const char *name, const char *path, const char *vae_path,
+                enum precision precision, struct error *err);
+/* Resident and ready, loaded when need be. Borrowed until the next call. */
+int models_get(struct models *m, const char *name, struct model **model, struct error *err);
+void models_unload(struct models *m, const char *name);
+
+bool precision_find(const char *name, enum precision *precision); /* auto fp32 bf16 fp16 */
+
+#endif

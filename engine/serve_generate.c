@@ -1,0 +1,148 @@
+/* serve_generate.c - one image request: model, pipeline, check, encode, answer. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/now.h"
+#include "engine/energy.h"
+#include "engine/engine.h"
+#include "image/codec.h"
+
+struct generate {
+    struct engine *engine;
+    const struct engine_msg *job;
+    double started, deadline; /* now_seconds; deadline 0: none */
+};
+
+static void on_progress(void *context, const struct pipeline_progress *progress)
+{
+    static const enum engine_phase phases[] = {
+        [PHASE_LOAD] = ENGINE_PHASE_LOAD,
+        [PHASE_TEXT] = ENGINE_PHASE_TEXT,
+        [PHASE_SAMPLE] = ENGINE_PHASE_SAMPLE,
+        [PHASE_DECODE] = ENGINE_PHASE_DECODE,
+    };
+    struct generate *g = context;
+    struct engine_msg m;
+    channel_alive(&g->engine->channel);
+    engine_msg_init(&m, ENGINE_PROGRESS, g->engine->channel.launch_id, g->job->job_id);
+    m.progress.phase = phases[progress->phase];
+    m.progress.step = progress->step;
+    m.progress.steps = progress->steps;
+    m.progress.seconds = now_seconds() - g->started;
+    channel_send(&g->engine->channel, &m, NULL);
+}
+
+static bool on_canceled(void *context)
+{
+    struct generate *g = context;
+    return channel_canceled(&g->engine->channel, g->job->job_id) ||
+           (g->deadline > 0 && now_seconds() > g->deadline);
+}
+
+static enum image_format format_of(enum engine_format format)
+{
+    return format == ENGINE_FORMAT_PNG    ? IMAGE_PNG
+           : format == ENGINE_FORMAT_JPEG ? IMAGE_JPEG
+                                          : IMAGE_WEBP;
+}
+
+/* No safety model can be loaded by this build, so a check that was asked for has failed: what fails is
+ * never submitted (reliability S1, S2). */
+static enum engine_verdict judge(const struct engine_generate *g)
+{
+    return g->check_safety ? ENGINE_VERDICT_FAILED : ENGINE_VERDICT_NONE;
+}
+
+/* A constant picture is what NaN latents end as: never an image (reliability E3). */
+static bool is_constant(const struct pixels *p)
+{
+    size_t bytes = (size_t)p->width * (size_t)p->height * (size_t)p->channels;
+    for (size_t i = (size_t)p->channels; i < bytes; i++)
+        if (p->data[i] != p->data[i - (size_t)p->channels]) return false;
+    return true;
+}
+
+static int encode_images(const struct engine_generate *g, const struct pipeline_result *made,
+                         struct engine_result *result, struct error *err)
+{
+    struct image_text text = {.parameters = (char *)(uintptr_t)g->parameters,
+                              .xmp = (char *)(uintptr_t)g->xmp};
+    result->format = g->format;
+    for (int i = 0; i < made->count; i++) {
+        struct engine_image *image = &result->images[i];
+        struct buf bytes;
+        if (is_constant(&made->images[i]))
+            return error_set(err, ERR_INTERNAL, "image %d has one colour only: its latents broke",
+                             i);
+        buf_init(&bytes, FRAME_ENGINE_MAX / 2);
+        int rc =
+            codec_encode(&bytes, format_of(g->format), &made->images[i], g->quality, &text, err);
+        if (rc) {
+            buf_release(&bytes);
+            return rc;
+        }
+        image->bytes.data = buf_take(&bytes, &image->bytes.length);
+        image->verdict = judge(g);
+        image->width_px = made->images[i].width;
+        image->height_px = made->images[i].height;
+        image->index = i;
+        result->image_count = i + 1;
+    }
+    return 0;
+}
+
+static int generate(struct generate *g, struct engine_result *result, struct pipeline_result *made,
+                    struct error *err)
+{
+    const struct engine_generate *job = &g->job->generate;
+    struct pipeline_hooks hooks = {g, on_progress, on_canceled};
+    struct model *model;
+    struct energy energy;
+    energy_start(&energy);
+    if (job->post_count)
+        return error_set(err, ERR_UNSUPPORTED, "post-processing by %s: its network is not here",
+                         job->post_processing[0]);
+    on_progress(g, &(struct pipeline_progress){.phase = PHASE_LOAD});
+    int rc = image_request_check(&job->request, err);
+    double before = now_seconds();
+    if (!rc) rc = models_get(&g->engine->models, job->request.model, &model, err);
+    result->seconds[ENGINE_PHASE_LOAD] = now_seconds() - before;
+    if (!rc) rc = pipeline_run(model, &job->request, &hooks, made, err);
+    if (rc) return rc;
+    before = now_seconds();
+    rc = encode_images(job, made, result, err);
+    result->seconds[ENGINE_PHASE_ENCODE] = now_seconds() - before;
+    result->seconds[ENGINE_PHASE_TEXT] = made->text_seconds;
+    result->seconds[ENGINE_PHASE_SAMPLE] = made->sample_seconds;
+    result->seconds[ENGINE_PHASE_DECODE] = made->decode_seconds;
+    result->joules = energy_since(&energy);
+    result->energy_source = energy_source(&energy);
+    result->peak_bytes = (int64_t)made->peak_bytes;
+    result->model_sha256 = model_info(model)->sha256;
+    result->kernels = g->engine->device->kernels->name;
+    result->device = g->engine->device->label;
+    for (int i = 0; i < made->note_count && i < ENGINE_NOTES_MAX; i++)
+        result->notes[result->note_count++] = made->notes[i];
+    return rc;
+}
+
+int serve_generate(struct engine *e, const struct engine_msg *job)
+{
+    struct generate g = {.engine = e, .job = job, .started = now_seconds()};
+    struct pipeline_result made = {0};
+    struct engine_msg *m = calloc(1, sizeof *m);
+    struct error err = {0};
+    if (!m) return ERR_NO_MEMORY;
+    if (job->generate.deadline_seconds > 0) g.deadline = g.started + job->generate.deadline_seconds;
+    engine_msg_init(m, ENGINE_RESULT, e->channel.launch_id, job->job_id);
+    int rc = generate(&g, &m->result, &made, &err);
+    if (rc)
+        channel_send_error(&e->channel, job->job_id, &err, rc == ERR_DEVICE);
+    else if (channel_send(&e->channel, m, &err))
+        channel_send_error(&e->channel, job->job_id, &err, false);
+    for (int i = 0; i < m->result.image_count; i++) free(m->result.images[i].bytes.data);
+    pipeline_result_release(&made);
+    free(m);
+    return rc == ERR_DEVICE ? rc : 0;
+}
