@@ -14,13 +14,16 @@
 #include "diffusion/sample/noise_levels.h"
 #include "proto/terms.h"
 
-/* sigmas of a run, descending, the last 0. */
+#define SCHEDULE_STEPS_MAX 50000 /* 500 steps at denoise 0.01 */
+
+/* Sigmas of a run, descending, the last 0. */
 struct sigmas {
     double *value; /* count of them */
     int count;     /* steps + 1 */
 };
 
-/* The bare schedule: steps + 1 values (a few schedules give fewer for some step counts). */
+/* The bare schedule: steps + 1 values (ddim_uniform: one more for some step
+ * counts; beta: fewer for many steps). */
 int schedule_make(struct sigmas *s, enum schedule schedule, const struct noise_levels *levels,
                   enum family family, int steps, struct error *err);
 
