@@ -25,6 +25,8 @@
 #include "proto/horde_pop.h"
 #include "proto/terms.h"
 
+#define CAPABILITY_AGENT_NAME "kiln" /* our own bridge name */
+
 /*    enum                 upstream name          built */
 #define CAPABILITY_TABLE(X)                                                                        \
     X(R2, "r2", 1)                                                                                 \

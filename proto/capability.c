@@ -1,0 +1,438 @@
+#include "proto/capability.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/str.h"
+
+static const struct {
+    const char *name;
+    bool built;
+} table[] = {
+#define X(name, text, built) {text, built},
+    CAPABILITY_TABLE(X)
+#undef X
+};
+
+const char *const capability_control_names[] = {"canny",    "hed", "depth",    "normal",
+                                                "openpose", "seg", "scribble", "fakescribbles",
+                                                "hough",    NULL};
+
+const char *capability_name(enum capability c)
+{
+    return table[c].name;
+}
+
+bool capability_find(const char *name, enum capability *c)
+{
+    for (int i = 0; i < CAPABILITY_COUNT; i++)
+        if (str_equal(table[i].name, name)) {
+            *c = (enum capability)i;
+            return true;
+        }
+    return false;
+}
+
+bool capability_find_post(const char *name, enum capability *c)
+{
+    enum capability found;
+    if (!capability_find(name, &found) || found <= CAPABILITY_POST_PROCESSING) return false;
+    *c = found;
+    return true;
+}
+
+struct capability_set capability_built(void)
+{
+    struct capability_set s = {0};
+    for (int i = 0; i < CAPABILITY_COUNT; i++)
+        if (table[i].built) s.features |= UINT64_C(1) << i;
+    s.samplers = s.karras_samplers = (UINT64_C(1) << SAMPLER_COUNT) - 1;
+    s.schedules = (UINT64_C(1) << SCHEDULE_COUNT) - 1;
+    if (!capability_has(&s, CAPABILITY_SIGMA_GENERATORS))
+        s.schedules &= ~(UINT64_C(1) << SCHEDULE_ALIGN_YOUR_STEPS | UINT64_C(1) << SCHEDULE_GITS);
+    s.families = (1u << FAMILY_COUNT) - 1;
+    while (capability_control_names[__builtin_popcount(s.controls)])
+        s.controls = s.controls << 1 | 1;
+    return s;
+}
+
+void capability_add(struct capability_set *s, enum capability c)
+{
+    s->features |= UINT64_C(1) << c;
+}
+
+void capability_remove(struct capability_set *s, enum capability c)
+{
+    s->features &= ~(UINT64_C(1) << c);
+}
+
+struct capability_set capability_intersect(const struct capability_set *a,
+                                           const struct capability_set *b)
+{
+    return (struct capability_set){
+        .features = a->features & b->features,
+        .samplers = a->samplers & b->samplers,
+        .karras_samplers = a->karras_samplers & b->karras_samplers,
+        .schedules = a->schedules & b->schedules,
+        .families = a->families & b->families,
+        .controls = a->controls & b->controls,
+    };
+}
+
+/* ---- (a) pop ---------------------------------------------------------------------------- */
+
+void capability_pop_flags(const struct capability_set *s, struct horde_pop *pop)
+{
+    pop->allow_img2img = capability_has(s, CAPABILITY_IMG2IMG);
+    pop->allow_painting = capability_has(s, CAPABILITY_INPAINTING);
+    pop->allow_post_processing = capability_has(s, CAPABILITY_POST_PROCESSING);
+    pop->allow_controlnet = capability_has(s, CAPABILITY_CONTROLNET) && s->controls;
+    /* the flag stands for layer diffusion and the QR workflow on SDXL, horde-api 6.1 */
+    pop->allow_sdxl_controlnet =
+        capability_has(s, CAPABILITY_LAYER_DIFFUSE) && capability_has(s, CAPABILITY_QR_CODE);
+    pop->allow_lora = capability_has(s, CAPABILITY_LORA);
+    pop->allow_extended_controlnet = capability_has(s, CAPABILITY_EXTENDED_CONTROLNET);
+}
+
+/* ---- (b) refusal ------------------------------------------------------------------------ */
+
+static bool any_version(const struct horde_job *job)
+{
+    for (int i = 0; i < job->lora_count; i++)
+        if (job->loras[i].is_version) return true;
+    return false;
+}
+
+static bool table_schedule(const struct image_request *q)
+{
+    return q->schedule == SCHEDULE_ALIGN_YOUR_STEPS || q->schedule == SCHEDULE_GITS;
+}
+
+/* What a job asks for beyond plain text to image. */
+static struct capability_set asked(const struct horde_job *job)
+{
+    const struct image_request *q = &job->request;
+    struct capability_set s = {0};
+    const struct {
+        bool asked;
+        enum capability capability;
+    } list[] = {
+        {q->source_use == SOURCE_IMG2IMG, CAPABILITY_IMG2IMG},
+        {q->source_use == SOURCE_INPAINTING || q->source_use == SOURCE_OUTPAINTING,
+         CAPABILITY_INPAINTING},
+        {q->schedule == SCHEDULE_KARRAS, CAPABILITY_KARRAS},
+        {q->clip_skip > 1, CAPABILITY_CLIP_SKIP},
+        {q->hires_fix, CAPABILITY_HIRES_FIX},
+        {q->tiling, CAPABILITY_TILING},
+        {job->lora_count > 0, CAPABILITY_LORA},
+        {any_version(job), CAPABILITY_LORA_VERSIONS},
+        {job->ti_count > 0, CAPABILITY_TEXTUAL_INVERSION},
+        {q->control_type != NULL, CAPABILITY_CONTROLNET},
+        {q->image_is_control, CAPABILITY_IMAGE_IS_CONTROL},
+        {q->return_control_map, CAPABILITY_RETURN_CONTROL_MAP},
+        {job->has_control_strength, CAPABILITY_CONTROL_STRENGTH},
+        {job->has_scheduler, CAPABILITY_SCHEDULER},
+        {table_schedule(q), CAPABILITY_SIGMA_GENERATORS},
+        {job->has_solver_options, CAPABILITY_SOLVER_OPTIONS},
+        {job->has_flow_shift, CAPABILITY_FLOW_SHIFT},
+        {job->extra_source_count > 0, CAPABILITY_EXTRA_SOURCE_IMAGES},
+        {job->transparent, CAPABILITY_LAYER_DIFFUSE},
+        {job->workflow != NULL, CAPABILITY_WORKFLOW},
+        {str_equal(job->workflow, "qr_code"), CAPABILITY_QR_CODE},
+        {job->text_count > 0, CAPABILITY_EXTRA_TEXTS},
+        {job->post_count > 0, CAPABILITY_POST_PROCESSING},
+    };
+    for (size_t i = 0; i < COUNT_OF(list); i++)
+        if (list[i].asked) capability_add(&s, list[i].capability);
+    return s;
+}
+
+static int refuse_posts(const struct capability_set *s, const struct horde_job *job,
+                        struct error *err)
+{
+    for (int i = 0; i < job->post_count; i++) {
+        enum capability c;
+        char shown[80];
+        str_clean(shown, sizeof shown, job->post_processing[i]);
+        if (!capability_find_post(job->post_processing[i], &c))
+            return error_set(err, ERR_UNSUPPORTED, "post-processor \"%s\" is not known", shown);
+        if (!capability_has(s, c))
+            return error_set(err, ERR_UNSUPPORTED, "this worker cannot do %s", shown);
+    }
+    return 0;
+}
+
+static int refuse_control(const struct capability_set *s, const struct horde_job *job,
+                          enum family family, struct error *err)
+{
+    const char *type = job->request.control_type;
+    if (!type) return 0;
+    char shown[80];
+    str_clean(shown, sizeof shown, type);
+    if (family == FAMILY_SDXL || family == FAMILY_SDXL_REFINER)
+        return error_set(err, ERR_UNSUPPORTED, "this worker has no ControlNet for %s",
+                         family_people(family));
+    if (str_equal(type, "mlsd")) type = "hough"; /* two spellings of one detector */
+    for (int i = 0; capability_control_names[i]; i++)
+        if (str_equal(type, capability_control_names[i])) {
+            if (s->controls >> i & 1) return 0;
+            return error_set(err, ERR_UNSUPPORTED, "this worker has no ControlNet for %s", shown);
+        }
+    return error_set(err, ERR_UNSUPPORTED, "control type \"%s\" is not known", shown);
+}
+
+int capability_refuse(const struct capability_set *s, const struct horde_job *job,
+                      enum family family, struct error *err)
+{
+    const struct image_request *q = &job->request;
+    if (job->refusal.code) return error_set(err, job->refusal.code, "%s", job->refusal.text);
+    if (!(s->families >> family & 1))
+        return error_set(err, ERR_UNSUPPORTED, "this worker cannot run %s models",
+                         family_people(family));
+    struct capability_set want = asked(job);
+    for (int c = 0; c < CAPABILITY_COUNT; c++)
+        if (capability_has(&want, (enum capability)c) && !capability_has(s, (enum capability)c))
+            return error_set(err, ERR_UNSUPPORTED, "this worker cannot do %s",
+                             capability_name((enum capability)c));
+    uint64_t samplers = q->schedule == SCHEDULE_KARRAS ? s->karras_samplers : s->samplers;
+    if (!(samplers >> q->sampler & 1))
+        return error_set(err, ERR_UNSUPPORTED, "this worker cannot do %s%s",
+                         sampler_name(q->sampler),
+                         q->schedule == SCHEDULE_KARRAS ? " with karras" : "");
+    if (!(s->schedules >> q->schedule & 1))
+        return error_set(err, ERR_UNSUPPORTED, "this worker cannot do the schedule %s",
+                         schedule_name(q->schedule));
+    if (job->has_special)
+        return error_set(err, ERR_UNSUPPORTED, "this worker knows no `special` payload");
+    if (job->workflow && !str_equal(job->workflow, "qr_code")) {
+        char shown[80];
+        str_clean(shown, sizeof shown, job->workflow);
+        return error_set(err, ERR_UNSUPPORTED, "workflow \"%s\" is not known", shown);
+    }
+    int rc = refuse_control(s, job, family, err);
+    return rc ? rc : refuse_posts(s, job, err);
+}
+
+/* ---- (c) the row for the server --------------------------------------------------------- */
+
+static int list_samplers(uint64_t set, struct buf *page, struct error *err)
+{
+    int rc = 0;
+    bool first = true;
+    for (int i = 0; i < SAMPLER_COUNT && !rc; i++) {
+        if (!(set >> i & 1)) continue;
+        rc = buf_printf(page, err, "%s`%s`", first ? "" : ", ", sampler_name((enum sampler)i));
+        first = false;
+    }
+    return rc ? rc : buf_append_string(page, first ? "none\n" : "\n", err);
+}
+
+static int list_capabilities(const struct capability_set *s, bool has, struct buf *page,
+                             struct error *err)
+{
+    int rc = 0;
+    for (int i = 0; i < CAPABILITY_COUNT && !rc; i++)
+        if (capability_has(s, (enum capability)i) == has)
+            rc = buf_printf(page, err, "- `%s`\n", table[i].name);
+    return rc;
+}
+
+int capability_upstream_row(const struct capability_set *s, struct buf *page, struct error *err)
+{
+    int rc = buf_printf(page, err,
+                        "# The row Kiln proposes to the AI Horde\n\n"
+                        "Made from the table in `proto/capability.h` by `kiln-upstream-row`; a "
+                        "test compares the two.\n"
+                        "\n"
+                        "The Horde hands out jobs by the name in front of `bridge_agent`. A name "
+                        "its table lacks gets\n"
+                        "plain text-to-image requests with `r2: false` only, and 0.75 of the "
+                        "reward. This is what the\n"
+                        "name `%s` can be trusted with from version 0 on: what is not in the list, "
+                        "Kiln refuses before\n"
+                        "it starts.\n\n"
+                        "## Capabilities of `%s`, version 0 and up\n\n",
+                        CAPABILITY_AGENT_NAME, CAPABILITY_AGENT_NAME);
+    if (!rc) rc = list_capabilities(s, true, page, err);
+    if (!rc) rc = buf_append_string(page, "\n## Samplers with karras\n\n", err);
+    if (!rc) rc = list_samplers(s->karras_samplers, page, err);
+    if (!rc) rc = buf_append_string(page, "\n## Samplers only without karras\n\n", err);
+    if (!rc) rc = list_samplers(s->samplers & ~s->karras_samplers, page, err);
+    if (!rc) rc = buf_append_string(page, "\n## Not claimed\n\n", err);
+    if (!rc) rc = list_capabilities(s, false, page, err);
+    return rc;
+}
+
+/* ---- (d) somebody else's name ----------------------------------------------------------- */
+
+struct promise {
+    const char *agent;
+    int version;       /* from this one on */
+    const char *names; /* blanks between */
+};
+
+/* horde-api 5.2; "painting" is the older word for inpainting. */
+static const char regen[] = "AI Horde Worker reGen", worker[] = "AI Horde Worker",
+                  webui[] = "SD-WebUI Stable Horde Worker Bridge",
+                  automatic[] = "HordeAutoWebBridge";
+static const struct promise promises[] = {
+    {regen, 1,
+     "img2img inpainting karras post-processing r2 r2_source clip_skip controlnet "
+     "return_control_map image_is_control hires_fix tiling strip_background GFPGAN CodeFormers "
+     "RealESRGAN_x4plus RealESRGAN_x2plus RealESRGAN_x4plus_anime_6B NMKD_Siax 4x_AnimeSharp"},
+    {regen, 2, "lora textual_inversion"},
+    {regen, 3, "lora_versions"},
+    {regen, 5, "extra_source_images"},
+    {regen, 6, "stable_cascade_2pass"},
+    {regen, 7, "qr_code extra_texts workflow"},
+    {regen, 8, "layer_diffuse"},
+    {regen, 9, "flux"},
+    {regen, 13,
+     "4xNomos8kSC 4xLSDIRplus 4xNomosWebPhoto_RealPLKSR 4xNomos2_realplksr_dysample "
+     "4xNomos2_hq_dat2 2xModernSpanimationV1 GFPGANv1.3 RestoreFormer"},
+    {regen, 17,
+     "extended_controlnet scheduler solver_options sigma_generators flow_shift "
+     "solver_knob_samplers"},
+    {regen, 18, "control_strength"},
+    {worker, 3, "img2img"},
+    {worker, 4, "inpainting"},
+    {worker, 6, "karras"},
+    {worker, 7, "post-processing GFPGAN RealESRGAN_x4plus"},
+    {worker, 8, "r2"},
+    {worker, 9, "CodeFormers"},
+    {worker, 13, "hires_fix clip_skip"},
+    {worker, 14, "r2_source"},
+    {worker, 15, "controlnet"},
+    {worker, 18, "strip_background return_control_map RealESRGAN_x4plus_anime_6B"},
+    {worker, 19, "NMKD_Siax 4x_AnimeSharp"},
+    {worker, 21, "RealESRGAN_x2plus"},
+    {worker, 22, "lora"},
+    {worker, 23, "image_is_control"},
+    {worker, 24, "textual_inversion"},
+    {webui, 1, "inpainting karras r2 CodeFormers"},
+    {webui, 2, "tiling"},
+    {webui, 3, "r2_source"},
+    {webui, 4, "clip_skip"},
+    {automatic, 1, "inpainting img2img karras"},
+    {automatic, 2, "tiling"},
+};
+
+#define CLASSIC                                                                                    \
+    "k_lms k_heun k_euler k_euler_a k_dpm_2 k_dpm_2_a k_dpm_fast k_dpm_adaptive k_dpmpp_2s_a "     \
+    "k_dpmpp_2m"
+/* Samplers under karras; those without it are the same or fewer than we have. */
+static const struct promise sampler_promises[] = {
+    {regen, 2, CLASSIC " k_dpmpp_sde dpmsolver DDIM"},
+    {regen, 3, "lcm"},
+    {regen, 17,
+     "uni_pc uni_pc_bh2 dpmpp_2m_sde dpmpp_3m_sde ddpm deis ipndm res_multistep "
+     "gradient_estimation heunpp2 er_sde sa_solver euler_cfg_pp euler_ancestral_cfg_pp "
+     "exp_heun_2_x0 exp_heun_2_x0_sde dpmpp_2s_ancestral_cfg_pp dpmpp_2m_cfg_pp "
+     "dpmpp_2m_sde_heun ipndm_v res_multistep_cfg_pp res_multistep_ancestral "
+     "res_multistep_ancestral_cfg_pp gradient_estimation_cfg_pp seeds_2 seeds_3 sa_solver_pece"},
+    {worker, 11, CLASSIC " dpmsolver"},
+    {worker, 12, "k_dpmpp_sde"},
+    {webui, 1, CLASSIC " k_dpmpp_sde"},
+    {automatic, 1, "k_lms k_dpm_2 k_dpm_2_a k_dpmpp_2s_a k_dpmpp_2m dpmsolver"},
+};
+
+/* "name:version:url", split at the first two colons; false when the server would not read it. */
+static bool split_agent(const char *agent, char name[128], int *version)
+{
+    while (*agent == ' ') agent++;
+    const char *first = strchr(agent, ':');
+    const char *second = first ? strchr(first + 1, ':') : NULL;
+    if (!second || (size_t)(first - agent) >= 128) return false;
+    memcpy(name, agent, (size_t)(first - agent));
+    name[first - agent] = '\0';
+    char *end;
+    if (first[1] < '0' || first[1] > '9') return false;
+    long value = strtol(first + 1, &end, 10);
+    if (value > 1000000 || (*end != '.' && *end != ':' && *end != '-' && *end != '+')) return false;
+    *version = (int)value;
+    return true;
+}
+
+static void note_missing(char *list, size_t room, const char *name)
+{
+    size_t used = strlen(list);
+    if (used + strlen(name) + 3 < room)
+        snprintf(list + used, room - used, "%s%s", used ? ", " : "", name);
+}
+
+static bool covers_feature(const struct capability_set *s, const char *name)
+{
+    enum capability c;
+    return capability_find(name, &c) && capability_has(s, c);
+}
+
+static bool covers_sampler(const struct capability_set *s, const char *name)
+{
+    enum sampler sampler;
+    return sampler_find(name, &sampler) && s->karras_samplers >> sampler & 1;
+}
+
+static void walk_promises(const struct promise *rows, size_t count, const char *name, int version,
+                          bool (*covers)(const struct capability_set *, const char *),
+                          const struct capability_set *s, char *missing, size_t room)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (!str_equal(rows[i].agent, name) || rows[i].version > version) continue;
+        char *copy = alloc_string(rows[i].names), *rest = NULL;
+        for (char *word = strtok_r(copy, " ", &rest); word; word = strtok_r(NULL, " ", &rest))
+            if (!covers(s, word)) note_missing(missing, room, word);
+        free(copy);
+    }
+}
+
+int capability_check_agent(const struct capability_set *s, const char *bridge_agent,
+                           struct error *err)
+{
+    char name[128], missing[ERROR_TEXT_BYTES - 150] = "";
+    int version;
+    if (!split_agent(bridge_agent, name, &version)) return 0;
+    walk_promises(promises, COUNT_OF(promises), name, version, covers_feature, s, missing,
+                  sizeof missing);
+    walk_promises(sampler_promises, COUNT_OF(sampler_promises), name, version, covers_sampler, s,
+                  missing, sizeof missing);
+    if (!missing[0]) return 0;
+    char shown[80];
+    str_clean(shown, sizeof shown, name);
+    return error_set(err, ERR_UNSUPPORTED,
+                     "bridge_agent \"%s\" version %d promises what Kiln lacks: %s", shown, version,
+                     missing);
+}
+
+bool capability_agent_known(const char *bridge_agent)
+{
+    char name[128];
+    int version;
+    if (!split_agent(bridge_agent, name, &version)) return false;
+    for (size_t i = 0; i < COUNT_OF(promises); i++) {
+        const char *r2 = strstr(promises[i].names, "r2 ");
+        size_t n = strlen(promises[i].names);
+        bool has = (r2 && (r2 == promises[i].names || r2[-1] == ' ')) ||
+                   (n >= 2 && str_ends(promises[i].names, "r2") &&
+                    (n == 2 || promises[i].names[n - 3] == ' '));
+        if (has && str_equal(promises[i].agent, name) && promises[i].version <= version)
+            return true;
+    }
+    return false;
+}
+
+int capability_agent_factor_milli(const char *bridge_agent)
+{
+    /* the highest version the server's table has: 13 at 5.1.5, 18 in the newest */
+    static const struct {
+        const char *agent;
+        int current;
+    } official[] = {{regen, 13}, {worker, 24}};
+    char name[128];
+    int version;
+    if (!split_agent(bridge_agent, name, &version)) return 750;
+    for (size_t i = 0; i < COUNT_OF(official); i++)
+        if (str_equal(official[i].agent, name)) return version >= official[i].current ? 1000 : 900;
+    return 750;
+}
