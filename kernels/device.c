@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/str.h"
+#include "kernels/cpu/cpu_device.h"
 #include "kernels/plain/plain.h"
 
 typedef int (*open_function)(struct device **device, const char *options, struct error *err);
@@ -70,18 +71,13 @@ static int plain_device_open_named(struct device **device, const char *options, 
     return plain_device_open(device, err);
 }
 
-static int cpu_device_open_plain(struct device **device, const char *options, struct error *err)
-{
-    return plain_device_open(device, err);
-}
-
 int device_open(struct device **device, const char *name, struct error *err)
 {
     static const struct {
         const char *name;
         open_function open;
     } kinds[] = {
-        {"cpu", cpu_device_open_plain},
+        {"cpu", cpu_device_open},
         {"cuda", cuda_device_open_plugin},
         {"plain", plain_device_open_named},
     };

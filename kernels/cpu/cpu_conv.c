@@ -1,0 +1,336 @@
+/* Convolution as an implicit matrix product: row m of A is the neighbourhood of output pixel m,
+ * gathered tap by tap while a panel is filled; the whole picture is never unfolded. */
+#include "kernels/cpu/cpu_epilogue.h"
+#include "kernels/cpu/cpu_fill.h"
+#include "kernels/cpu/cpu_pack.h"
+#include "kernels/cpu/cpu_table.h"
+
+#include <stdlib.h>
+
+/* Where output pixel (y, x) and tap (i, j) look in the source picture:
+ *   line = y * stride + i - pad_y, divided by `divide` when that leaves nothing over (a strided
+ *   convolution's derivative), and shifted right by `shift` (an enlarged source). */
+struct window {
+    const char *data;
+    int64_t h, w, c; /* source as it lies in memory */
+    int64_t oh, ow;  /* pixels that rows of A stand for */
+    int64_t kh, kw;
+    int64_t stride, pad_y, pad_x, divide;
+    int shift;
+    bool circular;
+    int64_t bytes; /* of an element */
+    enum dtype dtype;
+};
+
+struct conv {
+    struct matrix a; /* first, for fill_transposed */
+    struct window window;
+    struct epilogue epilogue;
+    float *dw;
+};
+
+/* Line or column of the source for a position before padding; -1: reads zero. */
+ALWAYS_INLINE int64_t source_at(int64_t position, int64_t size, int64_t divide, int shift,
+                                bool circular)
+{
+    int64_t full = size << shift;
+    if (divide > 1) {
+        if (circular) {
+            int64_t whole = size * divide;
+            position = (position % whole + whole) % whole;
+        }
+        if (position < 0 || position % divide) return -1;
+        position /= divide;
+        return position < size ? position : -1;
+    }
+    if (circular) position = (position % full + full) % full;
+    return position < 0 || position >= full ? -1 : position >> shift;
+}
+
+struct pixel {
+    const char *image;
+    int64_t y, x; /* times stride, minus padding */
+};
+
+static void locate(const struct window *w, struct pixel *pixel, int64_t m0, int64_t rows)
+{
+    int64_t x = m0 % w->ow, line = m0 / w->ow, y = line % w->oh, image = line / w->oh;
+    for (int64_t r = 0; r < rows; r++) {
+        pixel[r] = (struct pixel){w->data + image * w->h * w->w * w->c * w->bytes,
+                                  y * w->stride - w->pad_y, x * w->stride - w->pad_x};
+        if (++x < w->ow) continue;
+        x = 0;
+        if (++y < w->oh) continue;
+        y = 0;
+        image++;
+    }
+}
+
+/* First element of tap (i, j) of a pixel, or NULL where it reads zero. */
+ALWAYS_INLINE const char *tap_at(const struct window *w, const struct pixel *p, int64_t i,
+                                 int64_t j)
+{
+    int64_t y = p->y + i, x = p->x + j;
+    if (w->divide == 1 && !w->shift && !w->circular) {
+        if ((uint64_t)y >= (uint64_t)w->h || (uint64_t)x >= (uint64_t)w->w) return NULL;
+    } else {
+        y = source_at(y, w->h, w->divide, w->shift, w->circular);
+        x = source_at(x, w->w, w->divide, w->shift, w->circular);
+        if (y < 0 || x < 0) return NULL;
+    }
+    return p->image + (y * w->w + x) * w->c * w->bytes;
+}
+
+static void fill_window(const struct gemm *g, void *panel, int64_t m0, int64_t rows, int64_t k0,
+                        int64_t count)
+{
+    const struct window *w = &((const struct conv *)g->context)->window;
+    struct pixel pixel[GEMM_MC_MAX];
+    locate(w, pixel, m0, rows);
+    int64_t done = 0;
+    while (done < count) {
+        int64_t tap = (k0 + done) / w->c, channel = (k0 + done) % w->c;
+        int64_t part = w->c - channel < count - done ? w->c - channel : count - done;
+        int64_t i = tap / w->kw, j = tap % w->kw;
+        char *to = (char *)panel + done * w->bytes;
+        for (int64_t r = 0; r < rows; r++, to += GEMM_PITCH) {
+            const char *from = tap_at(w, &pixel[r], i, j);
+            if (from)
+                copy_elements(to, from + channel * w->bytes, part * w->bytes);
+            else
+                memset(to, 0, (size_t)(part * w->bytes));
+        }
+        done += part;
+    }
+    if (g->a_dtype == DTYPE_BF16 && count % 2)
+        for (int64_t r = 0; r < rows; r++)
+            ((uint16_t *)((char *)panel + r * GEMM_PITCH))[count] = 0;
+}
+
+static void store_epilogue(const struct gemm *g, const float *tile, int64_t m0, int64_t rows,
+                           int64_t n0, int64_t cols)
+{
+    const struct conv *c = g->context;
+    epilogue_store(&c->epilogue, tile, m0, rows, n0, cols);
+}
+
+static struct window window_of(const struct conv2d_args *a)
+{
+    return (struct window){
+        .data = a->x,
+        .h = a->h,
+        .w = a->w_px,
+        .c = a->c,
+        .oh = a->oh,
+        .ow = a->ow,
+        .kh = a->kh,
+        .kw = a->kw,
+        .stride = a->stride > 0 ? a->stride : 1,
+        .pad_y = a->pad_top,
+        .pad_x = a->pad_left,
+        .divide = 1,
+        .shift = a->upsample == 2,
+        .circular = a->circular,
+        .bytes = a->dtype == DTYPE_F32 ? 4 : 2,
+        .dtype = a->dtype,
+    };
+}
+
+/* An enlargement folded into a 3x3 convolution of the same size: four 2x2 ones on the small
+ * picture. */
+static bool by_phases(const struct conv2d_args *a)
+{
+    return a->upsample == 2 && a->kh == 3 && a->kw == 3 && a->stride <= 1 && a->pad_top == 1 &&
+           a->pad_left == 1 && a->oh == 2 * a->h && a->ow == 2 * a->w_px;
+}
+
+static void run_rows(struct device *d, struct conv *c, const void *b, int64_t n, int64_t out)
+{
+    const struct window *w = &c->window;
+    bool flat = w->kh == 1 && w->kw == 1 && w->stride == 1 && w->divide == 1 && !w->shift &&
+                !w->pad_y && !w->pad_x && w->oh == w->h && w->ow == w->w;
+    c->a = (struct matrix){w->data, w->c, w->dtype};
+    struct gemm g = {.m = n * w->oh * w->ow,
+                     .n = out,
+                     .k = w->kh * w->kw * w->c,
+                     .a_dtype = w->dtype,
+                     .fill_a = flat ? fill_rows : fill_window,
+                     .b = b,
+                     .store = store_epilogue,
+                     .context = c};
+    gemm_run(d, &g);
+}
+
+int cpu_conv2d(struct device *d, const struct conv2d_args *a, struct error *err)
+{
+    CPU_CHECK_DTYPE(a->dtype, "conv2d");
+    struct conv c = {.window = window_of(a)};
+    const void *b;
+    bool phases = by_phases(a);
+    int rc = pack_get(&b, d, a->w, (struct pack_shape){a->out, a->c, a->kh, a->kw},
+                      phases ? PACK_PHASES : PACK_FORWARD, a->dtype, err);
+    if (!rc) rc = epilogue_start(&c.epilogue, d, &a->epilogue, a->out, 0, err);
+    if (rc) return rc;
+    c.epilogue.y = a->y;
+    c.epilogue.ldy = a->out;
+    c.epilogue.dtype = a->dtype;
+    if (!phases) {
+        run_rows(d, &c, b, a->n, a->out);
+        return 0;
+    }
+    size_t one = gemm_packed_bytes(a->c * 4, a->out, a->dtype);
+    c.window.kh = c.window.kw = 2;
+    c.window.oh = c.epilogue.phase_h = a->h;
+    c.window.ow = c.epilogue.phase_w = a->w_px;
+    c.window.shift = 0;
+    /* a row of the time embedding serves rows_per_image enlarged pixels, a quarter of them a phase
+     */
+    c.epilogue.rows_per_image =
+        c.epilogue.rows_per_image / 4 > 0 ? c.epilogue.rows_per_image / 4 : 1;
+    for (int phase = 0; phase < 4; phase++) {
+        c.epilogue.phase_y = phase / 2;
+        c.epilogue.phase_x = phase % 2;
+        c.window.pad_y = 1 - phase / 2;
+        c.window.pad_x = 1 - phase % 2;
+        run_rows(d, &c, (const char *)b + one * (size_t)phase, a->n, a->out);
+    }
+    return 0;
+}
+
+/* Any other convolution of an enlarged picture: its derivative at full size, then sums of four. */
+static int dx_enlarged(struct device *d, const struct conv2d_grad_args *grad, struct error *err)
+{
+    struct conv2d_grad_args full = *grad;
+    struct conv2d_args *a = &full.conv;
+    a->upsample = 1;
+    a->h *= 2;
+    a->w_px *= 2;
+    full.accumulate = false;
+    size_t bytes = (size_t)(a->n * a->h * a->w_px * a->c) * dtype_bytes(a->dtype);
+    full.dx = cpu_big_alloc(bytes);
+    if (!full.dx) return error_set(err, ERR_NO_MEMORY, "no memory for %zu bytes", bytes);
+    int rc = cpu_conv2d_dx(d, &full, err);
+    struct upsample_args sum = {.dx = grad->dx,
+                                .dy = full.dx,
+                                .n = a->n,
+                                .h = a->h / 2,
+                                .w = a->w_px / 2,
+                                .c = a->c,
+                                .oh = a->h,
+                                .ow = a->w_px,
+                                .dtype = a->dtype,
+                                .accumulate = grad->accumulate};
+    if (!rc) rc = cpu_upsample_grad(d, &sum, err);
+    free(full.dx);
+    return rc;
+}
+
+int cpu_conv2d_dx(struct device *d, const struct conv2d_grad_args *grad, struct error *err)
+{
+    const struct conv2d_args *a = &grad->conv;
+    CPU_CHECK_DTYPE(a->dtype, "conv2d_dx");
+    bool phases = by_phases(a);
+    if (a->upsample == 2 && !phases) return dx_enlarged(d, grad, err);
+    struct conv c = {.window = window_of(a)};
+    const void *b;
+    int rc = pack_get(&b, d, a->w, (struct pack_shape){a->out, a->c, a->kh, a->kw},
+                      phases ? PACK_PHASES_BACKWARD : PACK_BACKWARD, a->dtype, err);
+    if (!rc) rc = epilogue_start(&c.epilogue, d, &(struct epilogue_args){0}, a->c, 0, err);
+    if (rc) return rc;
+    c.epilogue.y = grad->dx;
+    c.epilogue.ldy = a->c;
+    c.epilogue.dtype = a->dtype;
+    c.epilogue.accumulate = grad->accumulate;
+    struct window *w = &c.window;
+    w->data = grad->dy;
+    w->h = a->oh, w->w = a->ow, w->c = a->out;
+    w->oh = a->h, w->ow = a->w_px;
+    w->shift = 0;
+    if (phases) {
+        w->kh = w->kw = 4;
+        w->stride = 2;
+        w->pad_y = w->pad_x = 1;
+    } else {
+        w->pad_y = a->kh - 1 - a->pad_top;
+        w->pad_x = a->kw - 1 - a->pad_left;
+        w->divide = w->stride;
+        w->stride = 1;
+    }
+    run_rows(d, &c, b, a->n, a->c);
+    return 0;
+}
+
+/* dw as [out] x [tap, channel]: rows of B are neighbourhoods, A is dy turned round. */
+ALWAYS_INLINE void window_panels(const struct window *w, float *panels, int64_t k0, int64_t count,
+                                 int64_t n0, int64_t cols, const enum dtype t)
+{
+    for (int64_t k = 0; k < count; k++) {
+        struct pixel pixel;
+        locate(w, &pixel, k0 + k, 1);
+        const char *from = NULL;
+        int64_t tap = n0 / w->c, channel = n0 % w->c;
+        from = tap_at(w, &pixel, tap / w->kw, tap % w->kw);
+        for (int64_t n = 0; n < cols; n += GEMM_NR) {
+            float *to = panels + n * count + k * GEMM_NR;
+            if (channel + GEMM_NR <= w->c && n + GEMM_NR <= cols) {
+                vf zero = {0};
+                *(vf *)to = from ? vf_load(from, channel, t) : zero;
+                *(vf *)(to + VL) = from ? vf_load(from, channel + VL, t) : zero;
+                channel += GEMM_NR;
+            } else {
+                for (int64_t i = 0; i < GEMM_NR; i++) {
+                    if (channel == w->c) {
+                        channel = 0;
+                        tap++;
+                        from = n + i < cols ? tap_at(w, &pixel, tap / w->kw, tap % w->kw) : NULL;
+                    }
+                    to[i] = from && n + i < cols ? f_load(from, channel, t) : 0;
+                    channel++;
+                }
+            }
+            if (channel == w->c && n + GEMM_NR < cols) {
+                channel = 0;
+                tap++;
+                from = tap_at(w, &pixel, tap / w->kw, tap % w->kw);
+            }
+        }
+    }
+}
+
+static void fill_window_panels(const struct gemm *g, float *panels, int64_t k0, int64_t count,
+                               int64_t n0, int64_t cols)
+{
+    const struct window *w = &((const struct conv *)g->context)->window;
+    CPU_BY_DTYPE(w->dtype, window_panels, w, panels, k0, count, n0, cols);
+}
+
+static void store_dw(const struct gemm *g, const float *tile, int64_t m0, int64_t rows, int64_t n0,
+                     int64_t cols)
+{
+    const struct conv *c = g->context;
+    int64_t channels = c->window.c, taps = c->window.kh * c->window.kw;
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t tap = n0 / channels, channel = n0 % channels;
+        for (int64_t i = 0; i < cols; i++) {
+            c->dw[((m0 + r) * channels + channel) * taps + tap] += tile[r * GEMM_NR + i];
+            if (++channel == channels) channel = 0, tap++;
+        }
+    }
+}
+
+int cpu_conv2d_dw(struct device *d, const struct conv2d_grad_args *grad, struct error *err)
+{
+    const struct conv2d_args *a = &grad->conv;
+    CPU_CHECK_DTYPE(a->dtype, "conv2d_dw");
+    struct conv c = {.a = {grad->dy, a->out, a->dtype}, .window = window_of(a), .dw = grad->dw};
+    struct gemm g = {.m = a->out,
+                     .n = a->kh * a->kw * a->c,
+                     .k = a->n * a->oh * a->ow,
+                     .a_dtype = DTYPE_F32,
+                     .fill_a = fill_transposed,
+                     .fill_b = fill_window_panels,
+                     .store = store_dw,
+                     .context = &c};
+    gemm_run(d, &g);
+    return 0;
+}

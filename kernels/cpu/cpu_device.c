@@ -1,0 +1,245 @@
+#include "kernels/cpu/cpu_device.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+#include "base/alloc.h"
+#include "base/str.h"
+#include "kernels/cpu/cpu_packed.h"
+
+/* The instruction sets that this binary carries, best first. */
+#if defined(__x86_64__)
+extern const struct kernels cpu_table_avx512bf16, cpu_table_avx512, cpu_table_avx2;
+#endif
+extern const struct kernels cpu_table_portable;
+
+#if defined(__x86_64__)
+static bool has_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+static bool has_avx512(void)
+{
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+static bool has_avx512bf16(void)
+{
+    return has_avx512() && __builtin_cpu_supports("avx512bf16");
+}
+#endif
+
+static bool has_portable(void)
+{
+    return true;
+}
+
+static const struct path {
+    const char *asked; /* KILN_CPU; avx512-only leaves bf16 instructions alone, for tests */
+    const char *label;
+    const struct kernels *table;
+    bool (*present)(void);
+    bool fast_bf16; /* bfloat16 products in one instruction */
+} paths[] = {
+#if defined(__x86_64__)
+    {"avx512", "avx512 bf16", &cpu_table_avx512bf16, has_avx512bf16, true},
+    {"avx512", "avx512", &cpu_table_avx512, has_avx512, false},
+    {"avx512-only", "avx512", &cpu_table_avx512, has_avx512, false},
+    {"avx2", "avx2", &cpu_table_avx2, has_avx2, false},
+#endif
+    {"portable", "portable", &cpu_table_portable, has_portable, false},
+};
+
+static int choose_path(const struct path **path, struct error *err)
+{
+    const char *asked = getenv("KILN_CPU");
+    if (asked && !*asked) asked = NULL;
+    bool known = false;
+    for (size_t i = 0; i < COUNT_OF(paths); i++) {
+        if (asked && strcmp(asked, paths[i].asked) != 0) continue;
+        known = true;
+        if (!paths[i].present()) continue;
+        *path = &paths[i];
+        return 0;
+    }
+    if (!known && strncmp(asked, "avx", 3) != 0)
+        return error_set(err, ERR_INVALID,
+                         "KILN_CPU=%.40s is no CPU path: it is one of avx512, avx2, portable",
+                         asked);
+    return error_set(err, ERR_UNSUPPORTED, "KILN_CPU=%s: this CPU lacks those instructions", asked);
+}
+
+void *cpu_big_alloc(size_t bytes)
+{
+    /* whole huge pages once a buffer is worth one */
+    size_t alignment = bytes >= (size_t)2 << 20 ? (size_t)2 << 20 : 64;
+    size_t rounded;
+    if (!size_add(bytes, 64 + 63, &rounded)) return NULL;
+    rounded = rounded / 64 * 64;
+    void *memory = alloc_try_aligned(alignment, rounded);
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    if (memory && alignment > 64) madvise(memory, rounded / alignment * alignment, MADV_HUGEPAGE);
+#endif
+    return memory;
+}
+
+int cpu_scratch_start(struct device *d, size_t bytes, struct error *err)
+{
+    struct cpu_state *s = cpu_state(d);
+    s->scratch_used = 0;
+    if (bytes <= s->scratch_bytes) return 0;
+    free(s->scratch);
+    s->scratch_bytes = 0;
+    s->scratch = cpu_big_alloc(bytes);
+    if (!s->scratch) return error_set(err, ERR_NO_MEMORY, "no memory for %zu bytes", bytes);
+    s->scratch_bytes = bytes;
+    return 0;
+}
+
+void *cpu_scratch_take(struct device *d, size_t bytes)
+{
+    struct cpu_state *s = cpu_state(d);
+    char *piece = s->scratch + s->scratch_used;
+    s->scratch_used += (bytes + 63) / 64 * 64;
+    KILN_ASSERT(s->scratch_used <= (s->scratch_bytes + 63) / 64 * 64, "%zu of %zu", s->scratch_used,
+                s->scratch_bytes);
+    return piece;
+}
+
+static int cpu_alloc(struct device *d, void **memory, size_t bytes, struct error *err)
+{
+    void *block = cpu_big_alloc(bytes ? bytes : 1);
+    if (!block) return error_set(err, ERR_NO_MEMORY, "no memory for %zu bytes", bytes);
+    *memory = block;
+    return 0;
+}
+
+static void cpu_free(struct device *d, void *memory)
+{
+    free(memory);
+}
+
+static int cpu_move(struct device *d, void *to, const void *from, size_t bytes, struct error *err)
+{
+    if (bytes) memcpy(to, from, bytes);
+    return 0;
+}
+
+static int cpu_zero(struct device *d, void *memory, size_t bytes, struct error *err)
+{
+    if (bytes) memset(memory, 0, bytes);
+    return 0;
+}
+
+static int cpu_finish(struct device *d, struct error *err)
+{
+    return 0;
+}
+
+/* Weights are packed by the kernel that needs them, in the form that it needs. */
+static int cpu_pack(struct device *d, struct kernel_weight *w, enum dtype activation_dtype,
+                    struct error *err)
+{
+    return 0;
+}
+
+static void cpu_unpack(struct device *d, struct kernel_weight *w)
+{
+    struct packed *p = w->packed;
+    for (int form = 0; p && form < PACK_FORMS; form++)
+        for (int half = 0; half < 2; half++) free(p->form[form][half]);
+    free(p);
+    w->packed = NULL;
+}
+
+#define X(name, args)                                                                              \
+    static int dispatch_##name(struct device *d, const struct args *a, struct error *err)          \
+    {                                                                                              \
+        return cpu_state(d)->table->name(d, a, err);                                               \
+    }
+KERNEL_TABLE(X)
+#undef X
+
+const struct kernels cpu_kernels = {.name = "cpu",
+                                    .alloc = cpu_alloc,
+                                    .free = cpu_free,
+                                    .upload = cpu_move,
+                                    .download = cpu_move,
+                                    .zero = cpu_zero,
+                                    .finish = cpu_finish,
+                                    .pack = cpu_pack,
+                                    .unpack = cpu_unpack,
+#define X(name, args) .name = dispatch_##name,
+                                    KERNEL_TABLE(X)
+#undef X
+};
+
+static void cpu_device_close(struct device *d)
+{
+    struct cpu_state *s = cpu_state(d);
+    pool_free(s->pool);
+    free(s->worker_memory);
+    free(s->scratch);
+    free(s);
+    free(d);
+}
+
+/* "AMD EPYC 9654 96-Core Processor", or the architecture's name */
+static void cpu_model(char *name, size_t room)
+{
+    str_copy(name, room, "CPU");
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    char line[256];
+    while (f && fgets(line, sizeof line, f)) {
+        if (!str_starts(line, "model name")) continue;
+        char *value = strchr(line, ':');
+        if (value) str_clean(name, room, value + 1 + strspn(value + 1, " "));
+        break;
+    }
+    if (f) fclose(f);
+}
+
+int cpu_device_open(struct device **device, const char *options, struct error *err)
+{
+    int64_t threads = 0;
+    if (options && (!str_parse_i64(options, &threads) || threads < 1 || threads > POOL_THREADS_MAX))
+        return error_set(err, ERR_INVALID,
+                         "device cpu:%.40s: the part after the colon must be a number of threads, "
+                         "1 to %d",
+                         options, POOL_THREADS_MAX);
+    const struct path *path = NULL;
+    int rc = choose_path(&path, err);
+    if (rc) return rc;
+    struct device *d = alloc_zero(1, sizeof *d);
+    struct cpu_state *s = alloc_zero(1, sizeof *s);
+    d->state = s;
+    d->close = cpu_device_close;
+    s->table = path->table;
+    rc = pool_new(&s->pool, (int)threads, err);
+    if (rc) goto fail;
+    s->threads = pool_threads(s->pool);
+    s->worker_memory = cpu_big_alloc(CPU_WORKER_BYTES * (size_t)s->threads);
+    if (!s->worker_memory) {
+        rc = error_set(err, ERR_NO_MEMORY, "no memory for %d threads", s->threads);
+        goto fail;
+    }
+    char model[64];
+    cpu_model(model, sizeof model);
+    d->kernels = &cpu_kernels;
+    d->host_memory = true;
+    d->default_dtype = path->fast_bf16 ? DTYPE_BF16 : DTYPE_F32;
+    str_copy(d->name, sizeof d->name, "cpu");
+    snprintf(d->label, sizeof d->label, "%.50s, %d thread%s, %s", model, s->threads,
+             s->threads == 1 ? "" : "s", path->label);
+    *device = d;
+    return 0;
+fail:
+    cpu_device_close(d);
+    return rc;
+}

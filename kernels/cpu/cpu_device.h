@@ -1,0 +1,49 @@
+/*
+ * cpu_device.h - the CPU back end's own state.
+ *
+ * Place    behind struct device of "cpu"; kernels/device.c opens it.
+ * Owner    cpu_device_open / device->close. One thread uses a device at a time.
+ * Failure  ERR_INVALID for a thread count that is none, ERR_UNSUPPORTED for a forced path
+ * (KILN_CPU) that the machine lacks, ERR_NO_MEMORY.
+ */
+#ifndef KERNELS_CPU_CPU_DEVICE_H
+#define KERNELS_CPU_CPU_DEVICE_H
+
+#include "kernels/cpu/cpu_pool.h"
+#include "kernels/device.h"
+
+/* The two halves of GEMM scratch of one worker, see cpu_gemm.h. */
+#define CPU_WORKER_BYTES ((size_t)3 << 20)
+
+struct cpu_state {
+    struct pool *pool;
+    int threads;
+    const struct kernels *table; /* of the chosen instruction set */
+    char *worker_memory;         /* CPU_WORKER_BYTES for each worker */
+    /* grows to what the largest kernel so far needed: packed keys, statistics, biases */
+    char *scratch;
+    size_t scratch_bytes, scratch_used;
+};
+
+/* options: NULL (one thread a core) or a thread count in decimal. */
+int cpu_device_open(struct device **device, const char *options, struct error *err);
+
+static inline struct cpu_state *cpu_state(struct device *d)
+{
+    return d->state;
+}
+
+/* Scratch of one kernel call: cpu_scratch_start announces the total (rounded up by 64 bytes a
+ * piece), cpu_scratch_take hands out pieces, 64-byte aligned, uninitialised. */
+int cpu_scratch_start(struct device *d, size_t bytes, struct error *err);
+void *cpu_scratch_take(struct device *d, size_t bytes);
+
+static inline char *cpu_worker_memory(struct device *d, int worker)
+{
+    return cpu_state(d)->worker_memory + CPU_WORKER_BYTES * (size_t)worker;
+}
+
+/* Memory for weights and scratch: 64-byte aligned, huge pages where allowed. free() frees it. */
+void *cpu_big_alloc(size_t bytes);
+
+#endif

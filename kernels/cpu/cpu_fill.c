@@ -1,0 +1,53 @@
+#include "kernels/cpu/cpu_fill.h"
+
+static void widen(float *to, const uint16_t *from, int64_t count)
+{
+    FOR_VECTORS(i, count, vf_store(to, i, DTYPE_F32, vf_load(from, i, DTYPE_BF16)),
+                vf_store_n(to, i, DTYPE_F32, vf_load_n(from, i, DTYPE_BF16, lanes), lanes));
+}
+
+void fill_rows(const struct gemm *g, void *panel, int64_t m0, int64_t rows, int64_t k0,
+               int64_t count)
+{
+    const struct matrix *x = g->context;
+    int64_t bytes = x->dtype == DTYPE_F32 ? 4 : 2;
+    for (int64_t r = 0; r < rows; r++) {
+        char *to = (char *)panel + r * GEMM_PITCH;
+        const char *from = (const char *)x->data + ((m0 + r) * x->ld + k0) * bytes;
+        if (g->a_dtype == x->dtype)
+            copy_elements(to, from, count * bytes);
+        else
+            widen((float *)to, (const uint16_t *)from, count);
+        if (g->a_dtype == DTYPE_BF16 && count % 2) ((uint16_t *)to)[count] = 0;
+    }
+}
+
+ALWAYS_INLINE void transpose_rows(const struct matrix *x, char *panel, int64_t m0, int64_t rows,
+                                  int64_t k0, int64_t count, const enum dtype t)
+{
+    for (int64_t k = 0; k < count; k++) {
+        const void *from = at(x->data, (k0 + k) * x->ld + m0, t);
+        for (int64_t r = 0; r < rows; r++)
+            *(float *)(panel + r * GEMM_PITCH + k * 4) = f_load(from, r, t);
+    }
+}
+
+void fill_transposed(const struct gemm *g, void *panel, int64_t m0, int64_t rows, int64_t k0,
+                     int64_t count)
+{
+    const struct matrix *x = g->context;
+    CPU_BY_DTYPE(x->dtype, transpose_rows, x, panel, m0, rows, k0, count);
+}
+
+ALWAYS_INLINE void panels_of(const struct matrix *x, float *panels, int64_t k0, int64_t count,
+                             int64_t n0, int64_t cols, const enum dtype t)
+{
+    for (int64_t k = 0; k < count; k++)
+        panel_row(panels, count, k, at(x->data, (k0 + k) * x->ld + n0, t), cols, t);
+}
+
+void fill_panels(const struct matrix *x, float *panels, int64_t k0, int64_t count, int64_t n0,
+                 int64_t cols)
+{
+    CPU_BY_DTYPE(x->dtype, panels_of, x, panels, k0, count, n0, cols);
+}

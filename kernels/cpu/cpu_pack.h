@@ -1,0 +1,25 @@
+/*
+ * cpu_pack.h - weights in the form that cpu_gemm reads.
+ *
+ * Place    linear and convolution ask for the form they need when they need it.
+ * Owner    the weight keeps the result (cpu_packed.h).
+ * Failure  ERR_NO_MEMORY; ERR_UNSUPPORTED for a weight dtype that is no float.
+ */
+#ifndef KERNELS_CPU_CPU_PACK_H
+#define KERNELS_CPU_CPU_PACK_H
+
+#include "kernels/cpu/cpu_gemm.h"
+#include "kernels/cpu/cpu_packed.h"
+
+/* The kernel's own idea of the weight: [out,c,kh,kw], 1x1 for a linear. */
+struct pack_shape {
+    int64_t out, c, kh, kw;
+};
+
+/* The packed B of `form` for activations of `dtype`. */
+int CPU_NAME(pack_get)(const void **b, struct device *d, struct kernel_weight *w,
+                       struct pack_shape shape, enum pack_form form, enum dtype dtype,
+                       struct error *err);
+#define pack_get CPU_NAME(pack_get)
+
+#endif

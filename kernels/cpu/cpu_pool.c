@@ -1,0 +1,221 @@
+#include "kernels/cpu/cpu_pool.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#ifdef __linux__
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#endif
+
+#include "base/alloc.h"
+
+#define SPIN_ROUNDS 2000 /* about 20 us: longer than the gap between two kernels */
+
+struct pool {
+    int threads;
+    pthread_t thread[POOL_THREADS_MAX];
+    int cpu[POOL_THREADS_MAX];
+    /* one job at a time; `round` moves on when a job is there, `next` hands out tasks */
+    pool_task function;
+    void *context;
+    int64_t tasks;
+    _Alignas(64) atomic_uint round;
+    atomic_bool stop;
+    _Alignas(64) atomic_llong next;
+    _Alignas(64) atomic_uint working; /* workers that have not finished the round */
+};
+
+struct start {
+    struct pool *pool;
+    int worker;
+};
+
+static _Thread_local int inside = -1; /* worker number while in a task */
+
+static void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static void wait_while(atomic_uint *word, unsigned value)
+{
+    for (int i = 0; i < SPIN_ROUNDS; i++) {
+        if (atomic_load_explicit(word, memory_order_acquire) != value) return;
+        relax();
+    }
+    while (atomic_load_explicit(word, memory_order_acquire) == value)
+#ifdef __linux__
+        syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+#else
+        sched_yield();
+#endif
+}
+
+static void wake(atomic_uint *word, int count)
+{
+#ifdef __linux__
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
+#endif
+}
+
+static void work(struct pool *p, int worker)
+{
+    int before = inside;
+    inside = worker;
+    for (;;) {
+        long long task = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
+        if (task >= p->tasks) break;
+        p->function(p->context, task, worker);
+    }
+    inside = before;
+}
+
+static void *worker_main(void *argument)
+{
+    struct start *start = argument;
+    struct pool *p = start->pool;
+    int worker = start->worker;
+    free(start);
+#ifdef __linux__
+    if (p->cpu[worker] >= 0) {
+        cpu_set_t set;
+        CPU_ZERO(&set);
+        CPU_SET(p->cpu[worker], &set);
+        (void)!pthread_setaffinity_np(pthread_self(), sizeof set, &set);
+    }
+#endif
+    unsigned seen = 0;
+    for (;;) {
+        wait_while(&p->round, seen);
+        if (atomic_load(&p->stop)) return NULL;
+        seen = atomic_load_explicit(&p->round, memory_order_acquire);
+        work(p, worker);
+        if (atomic_fetch_sub_explicit(&p->working, 1, memory_order_acq_rel) == 1)
+            wake(&p->working, 1);
+    }
+}
+
+#ifdef __linux__
+/* "package:core" of a CPU, or -1 where the kernel does not say. */
+static int64_t core_of(int cpu)
+{
+    static const char *const part[2] = {"physical_package_id", "core_id"};
+    int64_t id = 0;
+    for (int i = 0; i < 2; i++) {
+        char path[128];
+        int value;
+        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/%s", cpu, part[i]);
+        FILE *f = fopen(path, "r");
+        if (!f) return -1;
+        int read = fscanf(f, "%d", &value);
+        fclose(f);
+        if (read != 1) return -1;
+        id = id << 32 | (uint32_t)value;
+    }
+    return id;
+}
+#endif
+
+/* CPUs this process may use, first hardware thread of each core first. Returns how many cores. */
+static int list_cpus(int cpu[POOL_THREADS_MAX], int *total)
+{
+    int cores = 0, count = 0;
+#ifdef __linux__
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) {
+        int64_t core[POOL_THREADS_MAX];
+        int second[POOL_THREADS_MAX], seconds = 0;
+        for (int i = 0; i < CPU_SETSIZE && cores + seconds < POOL_THREADS_MAX; i++) {
+            if (!CPU_ISSET(i, &set)) continue;
+            int64_t id = core_of(i);
+            bool twin = false;
+            for (int j = 0; id >= 0 && j < cores; j++) twin = twin || core[j] == id;
+            if (twin) {
+                second[seconds++] = i;
+            } else {
+                core[cores] = id;
+                cpu[cores++] = i;
+            }
+        }
+        count = cores;
+        for (int i = 0; i < seconds; i++) cpu[count++] = second[i];
+    }
+#endif
+    if (!cores) {
+        long online = sysconf(_SC_NPROCESSORS_ONLN);
+        cores = online < 1 ? 1 : online > POOL_THREADS_MAX ? POOL_THREADS_MAX : (int)online;
+        for (count = 0; count < cores; count++) cpu[count] = -1;
+    }
+    *total = count;
+    return cores;
+}
+
+int pool_new(struct pool **pool, int threads, struct error *err)
+{
+    struct pool *p = alloc_try_aligned(64, sizeof *p);
+    if (!p) return error_set(err, ERR_NO_MEMORY, "no memory for a thread pool");
+    memset(p, 0, sizeof *p);
+    int total, cores = list_cpus(p->cpu, &total);
+    if (threads <= 0) threads = cores;
+    if (threads > POOL_THREADS_MAX) threads = POOL_THREADS_MAX;
+    /* more threads than CPUs: let the scheduler place them */
+    for (int i = 0; i < threads; i++)
+        if (threads > total) p->cpu[i] = -1;
+    p->threads = 1;
+    for (int i = 1; i < threads; i++) {
+        struct start *start = alloc_zero(1, sizeof *start);
+        *start = (struct start){p, i};
+        if (pthread_create(&p->thread[i], NULL, worker_main, start)) {
+            free(start);
+            break;
+        }
+        p->threads++;
+    }
+    *pool = p;
+    return 0;
+}
+
+void pool_free(struct pool *p)
+{
+    if (!p) return;
+    atomic_store(&p->stop, true);
+    atomic_fetch_add(&p->round, 1);
+    wake(&p->round, POOL_THREADS_MAX);
+    for (int i = 1; i < p->threads; i++) pthread_join(p->thread[i], NULL);
+    free(p);
+}
+
+int pool_threads(const struct pool *p)
+{
+    return p->threads;
+}
+
+void pool_run(struct pool *p, int64_t tasks, pool_task function, void *context)
+{
+    if (inside >= 0 || p->threads == 1 || tasks <= 1) {
+        int worker = inside >= 0 ? inside : 0;
+        for (int64_t i = 0; i < tasks; i++) function(context, i, worker);
+        return;
+    }
+    p->function = function;
+    p->context = context;
+    p->tasks = tasks;
+    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
+    atomic_store_explicit(&p->working, (unsigned)p->threads - 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&p->round, 1, memory_order_release);
+    wake(&p->round, p->threads);
+    work(p, 0);
+    unsigned left;
+    while ((left = atomic_load_explicit(&p->working, memory_order_acquire)))
+        wait_while(&p->working, left);
+}
