@@ -69,8 +69,8 @@ struct tensor vae_decode(struct pass *p, struct vae *m, struct tensor z);
 struct tensor vae_encode(struct pass *p, struct vae *m, struct tensor x);
 
 /*
- * Host to host, with bounded memory: pictures larger than `tile` latents a side are cut into tiles
- * that overlap by a quarter and are blended linearly; tile 0: never. Latents are NCHW floats on the
+ * Host to host, with bounded memory: pictures of more than tile x tile latents are cut into
+ * tiles that overlap by a quarter and are blended linearly; tile 0: never. Latents are NCHW floats on the
  * UNet's scale, pictures NHWC floats in [-1,1]. `memory` is the caller's and is used for passes of
  * `dtype`.
  */

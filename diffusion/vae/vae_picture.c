@@ -99,8 +99,7 @@ static int tiled(const struct job *job, tile_work work, struct grid in_grid, con
                  int64_t tile, struct error *err)
 {
     int64_t lh = in_grid.h / in_scale, lw = in_grid.w / in_scale;
-    if (tile <= 0 || (lh <= tile && lw <= tile))
-        return work(job, in, in_grid.h, in_grid.w, out, err);
+    if (tile <= 0 || lh * lw <= tile * tile) return work(job, in, in_grid.h, in_grid.w, out, err);
     int64_t th = lh < tile ? lh : tile, tw = lw < tile ? lw : tile;
     float *part = alloc_try((size_t)(th * tw * in_scale * in_scale * in_grid.c), sizeof *part);
     float *made = alloc_try((size_t)(th * tw * out_scale * out_scale * out_grid.c), sizeof *made);

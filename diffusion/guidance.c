@@ -1,0 +1,213 @@
+#include "diffusion/guidance.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+
+/* Latents in one network call: four pictures of 512x512. More gains nothing on any device here
+ * and costs memory. */
+#define CALL_LATENTS_MAX (4 * 64 * 64)
+
+static int sides(const struct guidance *g)
+{
+    return g->negative ? 2 : 1;
+}
+
+static size_t latent_count(const struct guidance *g)
+{
+    return (size_t)(g->model->unet.config.out_channels * g->h * g->w);
+}
+
+int guidance_open(struct guidance *g, struct error *err)
+{
+    const struct unet_config *c = &g->model->unet.config;
+    int64_t each = g->h * g->w;
+    g->chunk = (int)(CALL_LATENTS_MAX / (each > 0 ? each : 1));
+    if (g->chunk > g->images) g->chunk = g->images;
+    if (g->chunk < 1) g->chunk = 1;
+    size_t batch = (size_t)(g->chunk * sides(g));
+    g->in = alloc_try(batch * (size_t)(c->in_channels * each), sizeof *g->in);
+    g->out = alloc_try(batch * latent_count(g), sizeof *g->out);
+    g->mixed = alloc_try(latent_count(g) * (size_t)g->images, sizeof *g->mixed);
+    if (g->in && g->out && g->mixed) return 0;
+    guidance_close(g);
+    return error_set(err, ERR_NO_MEMORY, "no memory for latents of %lldx%lld", (long long)g->w,
+                     (long long)g->h);
+}
+
+static void close_context(struct guidance *g)
+{
+    if (!g->context_images) return;
+    unet_context_release(&g->context);
+    pass_finish(&g->context_pass, NULL);
+    g->context_images = 0;
+}
+
+void guidance_close(struct guidance *g)
+{
+    close_context(g);
+    free(g->in);
+    free(g->out);
+    free(g->mixed);
+    g->in = g->out = g->mixed = NULL;
+}
+
+/* pooled text and the six sizes as one row: [vector] */
+static void vector_row(const struct guidance *g, const struct conditioning *c, float *row)
+{
+    int64_t width = g->model->unet.config.vector, size = g->model->size_width;
+    int64_t pooled = c->pooled ? c->pooled_width : 0;
+    memset(row, 0, (size_t)width * sizeof *row);
+    if (pooled > width) pooled = width;
+    if (pooled) memcpy(row, c->pooled, (size_t)pooled * sizeof *row);
+    int64_t n = size > 0 ? (width - pooled) / size : 0;
+    double value[6];
+    memcpy(value, g->sizes, sizeof value);
+    /* the refiner ends with an aesthetic score instead of the target size */
+    if (n == 5) value[4] = c == g->negative ? 2.5 : 6.0;
+    unet_sinusoid(row + pooled, value, (int)(n > 6 ? 6 : n), size);
+}
+
+/* Keys and values for a call over n images: rows positive, negative, positive, negative ... */
+static int make_context(struct guidance *g, int n, struct error *err)
+{
+    if (g->context_images == n) return 0;
+    close_context(g);
+    struct model *m = g->model;
+    const struct conditioning *side[2] = {g->positive, g->negative};
+    int64_t rows = g->positive->rows, width = g->positive->width, batch = (int64_t)n * sides(g);
+    int64_t vector = m->unet.config.vector;
+    size_t each = (size_t)(rows * width);
+    float *text = alloc_try((size_t)batch * each, sizeof *text);
+    float *extra = alloc_try((size_t)(batch * vector) + 1, sizeof *extra);
+    if (!text || !extra) {
+        free(text);
+        free(extra);
+        return error_set(err, ERR_NO_MEMORY, "no memory for %lld text rows", (long long)rows);
+    }
+    for (int64_t i = 0; i < batch; i++) {
+        const struct conditioning *c = side[i % sides(g)];
+        memcpy(text + (size_t)i * each, c->context, each * sizeof *text);
+        if (vector) vector_row(g, c, extra + i * vector);
+    }
+    pass_start(&g->context_pass, &m->context, m->dtype, NULL);
+    struct tensor t = pass_input(&g->context_pass, text, 3, TENSOR_DIM(batch, rows, width));
+    struct tensor v = {0};
+    if (vector) v = pass_input(&g->context_pass, extra, 2, TENSOR_DIM(batch, vector));
+    free(text);
+    free(extra);
+    int rc = unet_context_init(&g->context, &g->context_pass, &m->unet, t, v);
+    g->context_images = n;
+    if (rc) {
+        unet_context_release(&g->context);
+        g->context_images = 0;
+        return pass_finish(&g->context_pass, err);
+    }
+    return 0;
+}
+
+/* One network call: images `first` .. `first + n`, prediction of both sides into g->out. */
+static int call_network(struct guidance *g, const float *x, int first, int n, double input,
+                        double time, struct error *err)
+{
+    struct model *m = g->model;
+    int64_t in = m->unet.config.in_channels, c = m->unet.config.out_channels, each = g->h * g->w;
+    int batch = n * sides(g);
+    double times[2 * REQUEST_COUNT_MAX];
+    for (int i = 0; i < batch; i++) {
+        const float *from = x + (size_t)(first + i / sides(g)) * latent_count(g);
+        float *to = g->in + (size_t)i * (size_t)(in * each);
+        for (int64_t k = 0; k < c * each; k++) to[k] = (float)(from[k] * input);
+        if (in > c) memcpy(to + c * each, g->extra, (size_t)((in - c) * each) * sizeof *to);
+        times[i] = time;
+    }
+    int rc = make_context(g, n, err);
+    if (rc) return rc;
+    struct pass p;
+    pass_start(&p, &m->memory, m->dtype, NULL);
+    p.canceled = g->canceled;
+    p.canceled_context = g->canceled_context;
+    struct tensor t = pass_input(&p, g->in, 4, TENSOR_DIM(batch, in, g->h, g->w));
+    t = op_to_channels_last(&p, t);
+    t = unet_forward(&p, &m->unet, t, times, &g->context, NULL);
+    pass_output(&p, g->out, op_to_channels_first(&p, t));
+    size_t peak = p.peak_bytes + g->context_pass.peak_bytes;
+    if (peak > g->peak_bytes) g->peak_bytes = peak;
+    return pass_finish(&p, err);
+}
+
+static double deviation(const float *x, size_t n)
+{
+    double sum = 0, squares = 0;
+    for (size_t i = 0; i < n; i++) sum += (double)x[i];
+    double mean = sum / (double)n;
+    for (size_t i = 0; i < n; i++) squares += ((double)x[i] - mean) * ((double)x[i] - mean);
+    return sqrt(squares / (double)(n > 1 ? n - 1 : 1));
+}
+
+/* F of one image out of both sides, guidance and rescale applied. */
+static void guide(const struct guidance *g, float *f, const float *positive, const float *negative)
+{
+    size_t n = latent_count(g);
+    if (!negative) {
+        memcpy(f, positive, n * sizeof *f);
+        return;
+    }
+    float s = (float)g->scale;
+    for (size_t i = 0; i < n; i++) f[i] = negative[i] + s * (positive[i] - negative[i]);
+    if (g->rescale <= 0) return;
+    double guided = deviation(f, n);
+    if (guided <= 0) return;
+    double factor = g->rescale * deviation(positive, n) / guided + (1 - g->rescale);
+    for (size_t i = 0; i < n; i++) f[i] = (float)(f[i] * factor);
+}
+
+/* The kept area follows the clean latent at the right noise. */
+static const float *keep_known(struct guidance *g, const float *x, double sigma)
+{
+    if (!g->mask) return x;
+    size_t n = latent_count(g), area = (size_t)(g->h * g->w);
+    for (size_t i = 0; i < n * (size_t)g->images; i++) {
+        size_t at = i % n;
+        float known = (float)(g->latent[at] + g->noise[i] * sigma), m = g->mask[at % area];
+        g->mixed[i] = x[i] * m + known * (1 - m);
+    }
+    return g->mixed;
+}
+
+static void restore_known(const struct guidance *g, float *denoised)
+{
+    if (!g->mask) return;
+    size_t n = latent_count(g), area = (size_t)(g->h * g->w);
+    for (size_t i = 0; i < n * (size_t)g->images; i++) {
+        float m = g->mask[i % n % area];
+        denoised[i] = denoised[i] * m + g->latent[i % n] * (1 - m);
+    }
+}
+
+int guidance_denoise(void *context, float *denoised, const float *x, double sigma,
+                     struct error *err)
+{
+    struct guidance *g = context;
+    enum prediction kind = g->model->info.v_prediction ? PREDICTION_V : PREDICTION_EPSILON;
+    struct scaling s = prediction_scaling(kind, sigma);
+    double time = noise_levels_timestep(&g->model->levels, sigma);
+    size_t n = latent_count(g);
+    x = keep_known(g, x, sigma);
+    for (int first = 0; first < g->images; first += g->chunk) {
+        int count = g->images - first < g->chunk ? g->images - first : g->chunk;
+        int rc = call_network(g, x, first, count, s.input, time, err);
+        if (rc) return rc;
+        for (int i = 0; i < count; i++) {
+            float *d = denoised + (size_t)(first + i) * n;
+            const float *from = x + (size_t)(first + i) * n;
+            const float *f = g->out + (size_t)(i * sides(g)) * n;
+            guide(g, d, f, g->negative ? f + n : NULL);
+            for (size_t k = 0; k < n; k++) d[k] = (float)(from[k] * s.skip + d[k] * s.output);
+        }
+    }
+    restore_known(g, denoised);
+    return 0;
+}

@@ -1,0 +1,69 @@
+/*
+ * model.h - one checkpoint on one device: what pipeline.h calls struct model, seen from inside.
+ *
+ * Place    opened by pipeline's callers through model_open; used by pipeline.c, lora/ and train/.
+ * Owner    model_open / model_close. One thread.
+ * Failure  pipeline.h's.
+ * Source   model-formats section 4.
+ */
+#ifndef DIFFUSION_MODEL_H
+#define DIFFUSION_MODEL_H
+
+#include "diffusion/pipeline.h"
+#include "diffusion/sample/noise_levels.h"
+#include "diffusion/text/conditioning.h"
+#include "diffusion/unet/unet.h"
+#include "diffusion/vae/vae.h"
+
+#define MODEL_STORES_MAX 6
+
+struct model {
+    struct model_info info;
+    struct device *device;
+    enum dtype dtype;     /* of activations in text and UNet */
+    enum dtype vae_dtype; /* SDXL's VAE overflows F16 */
+    struct weight_store *stores[MODEL_STORES_MAX];
+    int store_count;
+
+    struct text_side text;
+    struct vocab *vocab;
+    struct clip_text *encoders[2]; /* what text.encoder points to */
+    enum dialect text_dialect[2];
+
+    struct unet unet;
+    enum dialect unet_dialect;
+    const char *unet_prefix; /* of its names in the file, for saving */
+    const struct weight_store *unet_store;
+    int64_t size_width; /* SDXL: width of each of the six size embeddings */
+
+    struct vae vae;
+    const struct weight_store *vae_store;
+
+    bool zero_snr;
+    struct noise_levels levels;
+    struct pass_memory memory;  /* of the network passes, reused from job to job */
+    struct pass_memory context; /* of what lives through one job */
+};
+
+/* The vocabulary and the text encoders (model_text.c). `folder` is the diffusers folder, or NULL for
+ * the single file in stores[0]. */
+int model_open_text(struct model *m, const char *folder, struct error *err);
+void model_close_text(struct model *m);
+
+/* Where a component is in a single file: the first of `prefixes` (NULL-terminated) below which
+ * `name` exists; NULL when none. */
+const char *model_find_prefix(const struct weight_store *store, const char *const *prefixes,
+                              const char *name);
+/* DIR/NAME of the weights of a diffusers component: NAME.safetensors, NAME.fp16.safetensors, their
+ * index, or a .bin; NULL when there is none. The caller frees. */
+char *model_component_file(const char *folder, const char *component, const char *name);
+/* Opens a store and keeps it until model_close. */
+int model_add_store(struct model *m, struct weight_store **store, const char *path,
+                    struct error *err);
+/* Loads by visitor, checks for missing tensors, packs for `activation`. */
+typedef void (*model_visit)(struct weight_visitor *v, void *part);
+int model_load_part(struct model *m, void *part, model_visit visit, struct weight_store *store,
+                    const char *prefix, enum dialect dialect, const char *component,
+                    enum dtype activation, struct error *err);
+
+#endif

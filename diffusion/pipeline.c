@@ -1,0 +1,431 @@
+#include "diffusion/pipeline.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/now.h"
+#include "base/str.h"
+#include "diffusion/pipeline_run.h"
+#include "diffusion/sample/schedule.h"
+#include "diffusion/text/prompt.h"
+
+/* Pictures past so many latents (1024 x 1024 pixels) go through the VAE in tiles. */
+#define VAE_TILE 128
+#define NOTES_MAX 64
+
+void run_note(struct run *run, const char *format, ...)
+{
+    char text[600];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    struct pipeline_result *result = run->result;
+    if (result->note_count == NOTES_MAX) return;
+    result->notes =
+        alloc_grow(result->notes, (size_t)result->note_count + 1, sizeof *result->notes);
+    result->notes[result->note_count++] = alloc_string(text);
+}
+
+void run_progress(struct run *run, enum pipeline_phase phase, int step, int steps)
+{
+    if (!run->hooks || !run->hooks->progress) return;
+    struct pipeline_progress p = {phase, step, steps, now_seconds() - run->start};
+    run->hooks->progress(run->hooks->context, &p);
+}
+
+static bool canceled(void *context)
+{
+    const struct run *run = context;
+    return run->hooks && run->hooks->canceled && run->hooks->canceled(run->hooks->context);
+}
+
+static int stopped(struct error *err)
+{
+    return error_set(err, ERR_CANCELED, "stopped on request");
+}
+
+/* ---- text ---- */
+
+static void open_embeddings(struct run *run)
+{
+    for (int i = 0; i < run->r->embedding_count; i++) {
+        const struct request_embedding *want = &run->r->embeddings[i];
+        struct embedding *e = &run->embeddings[run->embedding_count];
+        struct error err = {0};
+        struct weight_store *s = NULL;
+        const char *name = want->name ? want->name : want->path;
+        int rc = weight_store_open(&s, want->path, &err);
+        if (!rc) {
+            size_t n = weight_store_count(s);
+            struct safetensors_entry *entries = alloc_zero(n + 1, sizeof *entries);
+            for (size_t k = 0; k < n; k++) entries[k] = *weight_store_at(s, k);
+            rc = embedding_from_entries(e, name, entries, n, &err);
+            free(entries);
+        }
+        weight_store_close(s);
+        if (rc) {
+            run_note(run, "ti:parse_failed:%s\t%s", name, err.text);
+            continue;
+        }
+        e->strength = want->strength;
+        run->embedding_count++;
+    }
+}
+
+static int encode_side(struct run *run, struct conditioning *c, const char *prompt,
+                       struct error *err)
+{
+    struct text_request t = {.prompt = prompt,
+                             .rules = PROMPT_HORDE,
+                             .clip_skip = run->r->clip_skip,
+                             .embeddings = run->embeddings,
+                             .embedding_count = run->embedding_count};
+    int rc = conditioning_encode(c, &run->m->text, &t, &run->m->memory, run->m->dtype, err);
+    if (!rc && c->unknown_embeddings)
+        run_note(run, "ti:download_failed:%s\tno embedding of this name was given", c->unknown);
+    return rc;
+}
+
+static int encode_text(struct run *run, struct error *err)
+{
+    double from = now_seconds();
+    run_progress(run, PHASE_TEXT, 0, 0);
+    prompt_split(run->r->prompt, &run->prompt, &run->negative_prompt);
+    if (!*run->negative_prompt) {
+        free(run->negative_prompt);
+        run->negative_prompt = alloc_string(run->r->negative);
+    }
+    open_embeddings(run);
+    int rc = encode_side(run, &run->positive, run->prompt, err);
+    if (!rc && run->guided) rc = encode_side(run, &run->negative, run->negative_prompt, err);
+    if (!rc && run->guided) rc = conditioning_match(&run->positive, &run->negative, err);
+    run->result->text_seconds = now_seconds() - from;
+    if (rc) return error_wrap(err, rc, "encoding the prompt");
+    return canceled(run) ? stopped(err) : 0;
+}
+
+/* ---- sampling ---- */
+
+static int step_done(void *context, int step, int steps, const float *denoised, struct error *err)
+{
+    struct run *run = context;
+    int done = run->steps_done + step + 1;
+    run->pass_steps = steps;
+    run_progress(run, PHASE_SAMPLE, done, run->steps_all > done ? run->steps_all : done);
+    return canceled(run) ? stopped(err) : 0;
+}
+
+static void start_guidance(const struct run *run, const struct sampling_pass *pass,
+                           struct guidance *g, int64_t factor)
+{
+    *g = (struct guidance){.model = run->m,
+                           .positive = &run->positive,
+                           .negative = run->guided ? &run->negative : NULL,
+                           .scale = run->r->cfg,
+                           .rescale = run->r->guidance_rescale,
+                           .images = run->r->count,
+                           .h = pass->height / factor,
+                           .w = pass->width / factor,
+                           .sizes = {pass->height, pass->width, 0, 0, pass->height, pass->width},
+                           .extra = pass->extra,
+                           .canceled = canceled,
+                           .canceled_context = (void *)run};
+}
+
+int sampling_pass_run(struct run *run, const struct sampling_pass *pass, float **latents,
+                      struct error *err)
+{
+    const struct image_request *r = run->r;
+    struct model *m = run->m;
+    struct guidance g;
+    struct sigmas sigmas = {0};
+    struct noise noise;
+    start_guidance(run, pass, &g, vae_factor(&m->vae));
+    size_t each = (size_t)(m->unet.config.out_channels * g.h * g.w);
+    size_t count = each * (size_t)r->count;
+    float *first = alloc_try(count, sizeof *first), *x = alloc_try(count, sizeof *x);
+    noise_init(&noise, r->noise, r->seed);
+    int rc = first && x ? schedule_for_run(&sigmas, r->schedule, r->sampler, &m->levels,
+                                           m->info.family, pass->steps, pass->denoise, err)
+                        : error_set(err, ERR_NO_MEMORY, "no memory for latents");
+    if (!rc)
+        rc = noise_first(&noise, first, r->count, each, r->variation_seed, r->variation_strength,
+                         err);
+    if (!rc) rc = guidance_open(&g, err);
+    if (!rc) {
+        float factor = (float)schedule_noise_factor(&m->levels, sigmas.value[0]);
+        for (size_t i = 0; i < count; i++)
+            x[i] = first[i] * factor + (pass->latent ? pass->latent[i] : 0);
+        if (pass->mask) {
+            g.mask = pass->mask;
+            g.latent = pass->latent;
+            g.noise = first;
+        }
+        struct sampler_run s = {.denoiser = {&g, guidance_denoise},
+                                .x = x,
+                                .count = count,
+                                .sigmas = sigmas.value,
+                                .sigma_count = sigmas.count,
+                                .noise = &noise,
+                                .eta = r->eta,
+                                .hook_context = run,
+                                .step_done = step_done};
+        rc = sampler_run(r->sampler, &s, err);
+        run->steps_done += run->pass_steps;
+        if (g.peak_bytes > run->result->peak_bytes) run->result->peak_bytes = g.peak_bytes;
+        guidance_close(&g);
+    }
+    noise_release(&noise);
+    sigmas_release(&sigmas);
+    free(first);
+    if (rc) {
+        free(x);
+        return rc;
+    }
+    *latents = x;
+    return 0;
+}
+
+/* ---- from a source picture to the start of sampling ---- */
+
+struct start {
+    float *latent; /* [images,c,h,w] */
+    float *mask;   /* [h,w] */
+    float *extra;  /* [5,h,w] */
+};
+
+static void start_release(struct start *s)
+{
+    free(s->latent);
+    free(s->mask);
+    free(s->extra);
+}
+
+static int encode_picture(struct run *run, const float *rgb, int width, int height, float *latent,
+                          struct error *err)
+{
+    struct model *m = run->m;
+    if (!m->vae.config.encoder)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "%s: its VAE has no encoder, which a source image "
+                         "needs",
+                         m->info.path);
+    return vae_encode_picture(&m->vae, &m->memory, m->vae_dtype, VAE_TILE, rgb, 1, height, width,
+                              latent, &run->result->peak_bytes, err);
+}
+
+/* What an inpainting network sees besides the noise: mask, and the picture without what is new. */
+static int make_extra(struct run *run, const struct source_picture *s, const float *mask,
+                      size_t area, float *extra, struct error *err)
+{
+    static const float blank[4] = {.8223f, -.6876f, .6364f, .1380f}; /* a grey picture's latent */
+    for (size_t i = 0; i < area; i++) {
+        extra[i] = mask ? mask[i] : 1;
+        for (size_t k = 0; k < 4; k++)
+            extra[(k + 1) * area + i] = (float)(blank[k] * run->m->vae.config.scale);
+    }
+    if (!mask) return 0;
+    float *masked = source_picture_masked(s);
+    if (!masked) return error_set(err, ERR_NO_MEMORY, "no memory for the masked picture");
+    int rc = encode_picture(run, masked, s->width, s->height, extra + area, err);
+    free(masked);
+    return rc;
+}
+
+static int make_start(struct run *run, int width, int height, struct start *start,
+                      struct error *err)
+{
+    const struct image_request *r = run->r;
+    struct model *m = run->m;
+    int factor = vae_factor(&m->vae);
+    size_t area = (size_t)(width / factor) * (size_t)(height / factor);
+    size_t each = area * (size_t)m->unet.config.out_channels;
+    struct source_picture s = {0};
+    int rc = 0;
+    *start = (struct start){0};
+    if (m->info.inpainting) start->extra = alloc_zero(5 * area, sizeof *start->extra);
+    if (r->source_use != SOURCE_NONE) {
+        rc = source_picture_open(&s, r, width, height, err);
+        start->latent = alloc_zero(each * (size_t)r->count, sizeof *start->latent);
+        if (!rc) rc = encode_picture(run, s.rgb, width, height, start->latent, err);
+        for (int i = 1; !rc && i < r->count; i++)
+            memcpy(start->latent + (size_t)i * each, start->latent, each * sizeof *start->latent);
+        if (!rc && s.mask) {
+            start->mask = alloc_zero(area, sizeof *start->mask);
+            source_picture_latent_mask(&s, factor, start->mask);
+        }
+    }
+    if (!rc && start->extra) rc = make_extra(run, &s, start->mask, area, start->extra, err);
+    source_picture_release(&s);
+    if (rc) {
+        start_release(start);
+        *start = (struct start){0};
+    }
+    return rc;
+}
+
+static int draw(struct run *run, int width, int height, float **latents, struct error *err)
+{
+    struct start start;
+    int rc = make_start(run, width, height, &start, err);
+    if (rc) return rc;
+    struct sampling_pass pass = {.width = width,
+                                 .height = height,
+                                 .steps = run->r->steps,
+                                 .denoise = run->r->source_use == SOURCE_NONE ? 1 : run->r->denoise,
+                                 .latent = start.latent,
+                                 .mask = start.mask,
+                                 .extra = start.extra};
+    rc = sampling_pass_run(run, &pass, latents, err);
+    start_release(&start);
+    return rc;
+}
+
+static int draw_twice(struct run *run, int first_width, int first_height, float **latents,
+                      struct error *err)
+{
+    const struct image_request *r = run->r;
+    int64_t f = vae_factor(&run->m->vae), planes = run->m->unet.config.out_channels * r->count;
+    float *small, *large;
+    int rc = draw(run, first_width, first_height, &small, err);
+    if (rc) return rc;
+    int64_t h = r->height_px / f, w = r->width_px / f;
+    large = alloc_try((size_t)(planes * h * w), sizeof *large);
+    if (large) hires_enlarge(large, h, w, small, planes, first_height / f, first_width / f);
+    free(small);
+    if (!large) return error_set(err, ERR_NO_MEMORY, "no memory for latents");
+    double again = r->source_use == SOURCE_IMG2IMG ? r->denoise : 0.65;
+    if (!isnan(r->hires_denoise)) again = r->hires_denoise;
+    struct sampling_pass pass = {.width = r->width_px,
+                                 .height = r->height_px,
+                                 .steps = r->steps,
+                                 .denoise = again,
+                                 .latent = large};
+    rc = sampling_pass_run(run, &pass, latents, err);
+    free(large);
+    return rc;
+}
+
+static int sample(struct run *run, float **latents, struct error *err)
+{
+    double from = now_seconds();
+    int width = 0, height = 0;
+    bool twice = hires_wanted(run, &width, &height);
+    run->steps_all = run->r->steps * (twice ? 2 : 1);
+    run_progress(run, PHASE_SAMPLE, 0, run->steps_all);
+    int rc = twice ? draw_twice(run, width, height, latents, err)
+                   : draw(run, run->r->width_px, run->r->height_px, latents, err);
+    run->result->sample_seconds = now_seconds() - from;
+    return rc;
+}
+
+/* ---- pixels ---- */
+
+static bool all_finite(const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(x[i])) return false;
+    return true;
+}
+
+static int decode_one(struct run *run, const float *latent, float *rgb, struct error *err)
+{
+    struct model *m = run->m;
+    int64_t f = vae_factor(&m->vae), h = run->r->height_px / f, w = run->r->width_px / f;
+    size_t count = (size_t)run->r->height_px * (size_t)run->r->width_px * 3;
+    /* a picture that closes on itself cannot be cut */
+    int tile = run->r->tiling ? 0 : VAE_TILE;
+    enum dtype tries[2] = {m->vae_dtype, DTYPE_F32};
+    for (int i = 0; i < 2; i++) {
+        if (i && tries[1] == tries[0]) break;
+        int rc = vae_decode_picture(&m->vae, &m->memory, tries[i], tile, latent, 1, h, w, rgb,
+                                    &run->result->peak_bytes, err);
+        if (rc || all_finite(rgb, count)) return rc;
+    }
+    return error_set(err, ERR_FORMAT, "%s drew something that is not a number", m->info.path);
+}
+
+static int to_pixels(struct pixels *p, const float *rgb, int width, int height, struct error *err)
+{
+    int rc = pixels_new(p, width, height, 3, err);
+    for (int64_t i = 0; !rc && i < (int64_t)width * height * 3; i++) {
+        float v = fminf(fmaxf(rgb[i] * 0.5f + 0.5f, 0), 1);
+        p->data[i] = (uint8_t)lrintf(v * 255);
+    }
+    return rc;
+}
+
+static int decode(struct run *run, const float *latents, struct error *err)
+{
+    double from = now_seconds();
+    struct model *m = run->m;
+    int width = run->r->width_px, height = run->r->height_px, f = vae_factor(&m->vae);
+    size_t each = (size_t)m->unet.config.out_channels * (size_t)(width / f) * (size_t)(height / f);
+    float *rgb = alloc_try((size_t)width * (size_t)height, 3 * sizeof *rgb);
+    int rc = rgb ? 0 : error_set(err, ERR_NO_MEMORY, "no memory for a picture");
+    run->result->images = alloc_zero((size_t)run->r->count, sizeof *run->result->images);
+    m->vae.circular = run->r->tiling;
+    for (int i = 0; !rc && i < run->r->count; i++) {
+        run_progress(run, PHASE_DECODE, i, run->r->count);
+        rc = decode_one(run, latents + (size_t)i * each, rgb, err);
+        if (!rc) rc = to_pixels(&run->result->images[i], rgb, width, height, err);
+        if (!rc) run->result->count++;
+        if (!rc && canceled(run)) rc = stopped(err);
+    }
+    m->vae.circular = false;
+    free(rgb);
+    run->result->decode_seconds = now_seconds() - from;
+    return rc;
+}
+
+static void release(struct run *run)
+{
+    conditioning_release(&run->positive);
+    conditioning_release(&run->negative);
+    for (int i = 0; i < run->embedding_count; i++) embedding_release(&run->embeddings[i]);
+    free(run->prompt);
+    free(run->negative_prompt);
+    run->m->unet.circular = false;
+}
+
+int pipeline_run(struct model *model, const struct image_request *request,
+                 const struct pipeline_hooks *hooks, struct pipeline_result *result,
+                 struct error *err)
+{
+    struct pipeline_result made = {0};
+    struct run run = {.m = model,
+                      .r = request,
+                      .hooks = hooks,
+                      .result = &made,
+                      .start = now_seconds(),
+                      .guided = request->cfg != 1};
+    int rc = image_request_check(request, err);
+    if (rc) return rc;
+    float *latents = NULL;
+    model->unet.circular = request->tiling;
+    rc = encode_text(&run, err);
+    if (!rc) rc = sample(&run, &latents, err);
+    if (!rc) rc = decode(&run, latents, err);
+    free(latents);
+    release(&run);
+    if (rc) {
+        pipeline_result_release(&made);
+        return rc;
+    }
+    *result = made;
+    return 0;
+}
+
+void pipeline_result_release(struct pipeline_result *result)
+{
+    for (int i = 0; i < result->count; i++) pixels_release(&result->images[i]);
+    free(result->images);
+    for (int i = 0; i < result->note_count; i++) free(result->notes[i]);
+    free(result->notes);
+    memset(result, 0, sizeof *result);
+}
