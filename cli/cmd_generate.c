@@ -9,6 +9,7 @@
 #include "base/json_write.h"
 #include "base/now.h"
 #include "base/str.h"
+#include "cli/cmd_generate_horde.h"
 #include "cli/command.h"
 #include "cli/generate_options.h"
 #include "cli/local_engine.h"
@@ -70,8 +71,7 @@ static int wait_for_result(struct run *r, struct engine_msg *m, struct error *er
     }
 }
 
-/* OUT.png, OUT-2.png, OUT-3.png ... */
-static char *path_of(const char *output, int index)
+char *generate_path(const char *output, int index)
 {
     if (index == 0) return alloc_string(output);
     const char *dot = strrchr(output, '.');
@@ -141,7 +141,7 @@ static int write_image(struct run *r, const struct engine_result *result, int in
         provenance_text(&p, &text);
         rc = codec_set_text(&out, "from the engine", bytes->data, bytes->length, &text, err);
     }
-    char *path = path_of(r->options.output, index);
+    char *path = generate_path(r->options.output, index);
     if (!rc) rc = buf_write_file(&out, path, 0644, err);
     if (rc)
         free(path);
@@ -255,12 +255,9 @@ static int run(int argc, char **argv)
     struct error err = {0};
     generate_options_init(&r->options);
     int rc = generate_options_parse(&r->options, argc, argv, &err);
-    if (!rc && r->options.horde)
-        rc = error_set(&err, ERR_UNSUPPORTED,
-                       "--horde: asking the Horde is not part of this version");
     if (!rc) rc = check_output(r->options.output, &err);
     progress_start(&r->progress, r->options.quiet);
-    if (!rc) rc = work(r, &err);
+    if (!rc) rc = r->options.horde ? generate_on_horde(&r->options, &err) : work(r, &err);
     progress_end(&r->progress);
     int code = rc ? command_fail(&command_generate, &err) : EXIT_DONE;
     for (int i = 0; i < r->written; i++) free(r->paths[i]);

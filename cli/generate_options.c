@@ -51,7 +51,11 @@ const char generate_usage[] =
     "      --vae PATH           another VAE\n"
     "      --precision P        auto, fp32, bf16, fp16 (auto)\n"
     "      --device NAME        cpu, cpu:THREADS, cuda:N (cpu)\n"
-    "      --horde              let workers of the AI Horde draw it, for kudos\n"
+    "      --horde              let workers of the AI Horde draw it, for kudos; --model is a Horde name\n"
+    "      --mine               with --horde: inline results, which reach workers of new names too\n"
+    "      --dry-run            with --horde: only the quote\n"
+    "      --config FILE        with --horde: the bridgeData.yaml that holds the key\n"
+    "      --horde-url URL      with --horde: another server\n"
     "      --no-provenance      write no parameters and no trace into the picture\n"
     "      --show               draw the picture in the terminal\n"
     "      --json               say what was made as JSON\n"
@@ -89,8 +93,7 @@ enum option_id {
     OPT_VAE,
     OPT_PRECISION,
     OPT_DEVICE,
-    OPT_HORDE,
-    OPT_MINE,
+    OPT_HORDE, OPT_MINE, OPT_DRY_RUN, OPT_CONFIG, OPT_HORDE_URL,
     OPT_NO_PROVENANCE,
     OPT_SHOW,
     OPT_JSON
@@ -134,6 +137,9 @@ static const struct option options[] = {
     {"device", required_argument, NULL, OPT_DEVICE},
     {"horde", no_argument, NULL, OPT_HORDE},
     {"mine", no_argument, NULL, OPT_MINE},
+    {"dry-run", no_argument, NULL, OPT_DRY_RUN},
+    {"config", required_argument, NULL, OPT_CONFIG},
+    {"horde-url", required_argument, NULL, OPT_HORDE_URL},
     {"no-provenance", no_argument, NULL, OPT_NO_PROVENANCE},
     {"show", no_argument, NULL, OPT_SHOW},
     {"json", no_argument, NULL, OPT_JSON},
@@ -298,6 +304,9 @@ static int take_option(struct generate_options *o, int id, const char *arg, stru
     case OPT_DEVICE: o->device = arg; return 0;
     case OPT_HORDE: o->horde = true; return 0;
     case OPT_MINE: o->mine = true; return 0;
+    case OPT_DRY_RUN: o->dry_run = true; return 0;
+    case OPT_CONFIG: o->config = arg; return 0;
+    case OPT_HORDE_URL: o->horde_url = arg; return 0;
     case OPT_NO_PROVENANCE: o->no_provenance = true; return 0;
     case OPT_SHOW: o->show = true; return 0;
     case OPT_JSON: o->json = true; return 0;

@@ -21,7 +21,9 @@ struct generate_options {
     const char *device;    /* or NULL: cpu */
     const char *precision; /* auto fp32 bf16 fp16 */
     bool seed_given;
-    bool horde, mine, json, quiet, no_provenance, show;
+    const char *config;    /* --horde: bridgeData.yaml with the key; or NULL */
+    const char *horde_url; /* or NULL */
+    bool horde, mine, dry_run, json, quiet, no_provenance, show;
 };
 
 void generate_options_init(struct generate_options *o);
