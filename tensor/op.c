@@ -34,8 +34,9 @@ bool op_into(struct pass *p, const char *op, struct tensor *y, struct tensor sha
         return false;
     }
     if (!tensor_same_shape(*y, shape) || y->dtype != shape.dtype) {
-        return op_fail_shapes(p, op, "the result %s does not fit the memory given for it, %s",
-                              shape, *y);
+        op_fail_shapes(p, op, "the result %s does not fit the memory given for it, %s", shape, *y);
+        y->data = NULL;
+        return false;
     }
     if (p->tape && alias.data && alias.data == y->data) return op_fresh(p, op, y);
     y->node = 0;
