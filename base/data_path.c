@@ -46,8 +46,8 @@ char *data_path_find(const char *relative)
 char *data_path_program(const char *name)
 {
     static const char *const places[] = {
-        ".",           "../engine",      "../daemon", "../cli", "../libexec/kiln",
-        "../lib/kiln", "../kernels/cuda"};
+        ".",           "../engine",       "../daemon", "../cli",     "../libexec/kiln",
+        "../lib/kiln", "../kernels/cuda", "../image",  "../../image"};
     char *folder = own_folder(), *found = NULL;
     for (size_t i = 0; folder && !found && i < COUNT_OF(places); i++)
         found = if_there(alloc_printf("%s/%s/%s", folder, places[i], name), R_OK);

@@ -4,14 +4,14 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "image/codec.h"
+#include "image/apart.h"
 #include "image/resize.h"
 
 static int decode_sized(struct pixels *out, const char *name, const struct blob *blob, int width,
                         int height, struct error *err)
 {
     struct pixels raw = {0};
-    int rc = codec_decode(&raw, NULL, name, blob->data, blob->length, err);
+    int rc = apart_decode(&raw, name, blob->data, blob->length, err);
     if (rc) return rc;
     if (raw.width == width && raw.height == height) {
         *out = raw;

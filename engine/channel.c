@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/now.h"
+#include "base/str.h"
 
 struct channel_item {
     struct channel_item *next;
@@ -19,7 +20,7 @@ struct channel_item {
 static void note_canceled(struct channel *c, const char *job_id)
 {
     char *slot = c->canceled[c->canceled_next++ % CHANNEL_CANCELED_MAX];
-    strncpy(slot, job_id, ENGINE_JOB_BYTES - 1);
+    str_copy(slot, ENGINE_JOB_BYTES, job_id);
 }
 
 static void end_input(struct channel *c, bool gone)
