@@ -1,0 +1,68 @@
+/*
+ * emulator.h - runs the CUDA kernel sources on the host, one thread block after the other, and
+ * watches them for what a GPU would not tell.
+ *
+ * Place    below the emulated wrappers (wrap_emulated.h) and the emulated runtime; tests read the
+ *          counters and the failure. Built for tests only.
+ * Owner    one global machine, one OS thread.
+ * Failure  the first broken rule ends the launch and stays as emulator_failure() until cleared;
+ *          every later launch is refused, as on a GPU after a sticky error.
+ *
+ * Rules checked: device memory range and alignment; shared memory range, alignment and poison
+ * (NaN until written); asynchronous copies arrive only at the covering wait; two threads touching
+ * one shared cell, one of them writing, with no barrier between; lanes of a warp that meet in
+ * different collectives; barriers not reached by all; nobody runnable; two blocks of a launch that
+ * touch one global cell, one of them writing; block and shared memory sizes against the target.
+ * Not seen: weak memory, timing, spills, the hardware's rounding order inside an mma.
+ */
+#ifndef KERNELS_CUDA_EMULATOR_EMULATOR_H
+#define KERNELS_CUDA_EMULATOR_EMULATOR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct emulator_options {
+    int target;          /* 75, 80, 86, 89, 90 or 120: limits and instruction forms; 0: 80 */
+    uint64_t seed;       /* 0: file order of warps and lanes; else a seeded shuffle */
+    bool check_races;    /* shadow of shared memory */
+    bool check_global;   /* shadow of device memory (two blocks, one cell) */
+};
+
+struct emulator_counts {
+    uint64_t launches, blocks, barriers, mma, matrix_loads, bank_conflicts, async_bytes;
+    uint64_t load_bytes, store_bytes; /* global memory */
+};
+
+void emulator_set(const struct emulator_options *options);
+void emulator_get(struct emulator_options *options);
+struct emulator_counts emulator_count(void);
+void emulator_count_reset(void);
+/* "race: shared cell 64 ... (gemm.cu:120)" or NULL. */
+const char *emulator_failure(void);
+void emulator_clear(void);
+
+/* Device memory of the emulated machine: 256-byte aligned, filled with NaN, guarded on both sides
+ * by address space that no kernel may touch. NULL when there is none (or over the set limit). */
+void *emulator_alloc(size_t bytes);
+void emulator_free(void *memory);
+/* The allocation that holds [p, p + bytes)? */
+bool emulator_owns(const void *p, size_t bytes);
+void emulator_limit_memory(size_t bytes); /* 0: no limit; for out-of-memory tests */
+
+/* Limits of the target, as cudaDeviceGetAttribute tells them. */
+size_t emulator_shared_limit(int target);
+
+typedef void (*emulator_body)(const void *params);
+/* 0, or the code a CUDA launch would give (9 invalid configuration, 719 launch failure). */
+int emulator_launch(const char *name, emulator_body body, const void *params, unsigned grid_x,
+                    unsigned grid_y, unsigned grid_z, unsigned block, size_t shared_bytes);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
