@@ -52,7 +52,9 @@ DEVICE float activate_slope(int act, float x)
     switch (act) {
     case KERNEL_ACT_SILU: s = sigmoid(x); return s * (1.0f + x * (1.0f - s));
     case KERNEL_ACT_GELU: return gelu_slope(x);
-    case KERNEL_ACT_QUICK_GELU: s = sigmoid(1.702f * x); return s * (1.0f + 1.702f * x * (1.0f - s));
+    case KERNEL_ACT_QUICK_GELU:
+        s = sigmoid(1.702f * x);
+        return s * (1.0f + 1.702f * x * (1.0f - s));
     case KERNEL_ACT_RELU: return x > 0.0f ? 1.0f : 0.0f;
     case KERNEL_ACT_LEAKY_RELU: return x > 0.0f ? 1.0f : 0.2f;
     case KERNEL_ACT_TANH: s = tanhf(x); return 1.0f - s * s;

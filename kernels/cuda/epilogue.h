@@ -1,7 +1,7 @@
 /*
  * epilogue.h - what follows a matrix product while it is still in registers (gemm.h).
  *
- *     y = act(z + bias[n] + row[image, n]) + add[m, n]          in fp32
+ *     y = act(row_scale[m] z + bias[n] + row[image, n]) + add[m, n]          in fp32
  *     geglu: y[m, j] = (z_value + bias[j]) * gelu(z_gate + bias[n / 2 + j])
  */
 #ifndef KERNELS_CUDA_EPILOGUE_H
@@ -50,6 +50,7 @@ template <class T> DEVICE void store_pair(T *p, bool together, bool second, floa
 template <class T> struct epilogue_row {
     T *y;
     const T *row, *add;
+    float scale;
     bool even; /* pairs of y are aligned */
 
     DEVICE epilogue_row(const gemm_args &p, int m, int phase_y, int phase_x)
@@ -64,6 +65,7 @@ template <class T> struct epilogue_row {
         y = (T *)p.y + at * p.y_pitch;
         const gemm_epilogue &e = p.epilogue;
         row = e.row ? (const T *)e.row + at / e.rows_per_image * e.row_pitch : nullptr;
+        scale = e.row_scale ? global_load<float>(e.row_scale + at) : 1.0f;
         add = e.add ? (const T *)e.add + at * p.y_pitch : nullptr;
         even = ((p.y_pitch & 1) | ((uintptr_t)p.y & (2 * sizeof(T) - 1)) |
                 ((uintptr_t)e.add & (2 * sizeof(T) - 1))) == 0;
@@ -74,7 +76,7 @@ template <class T> struct epilogue_row {
         if (n >= p.n) return;
         const gemm_epilogue &e = p.epilogue;
         const bool second = n + 1 < p.n, together = second && even;
-        float v[2] = {a, b};
+        float v[2] = {a * scale, b * scale};
         if (e.bias) {
             v[0] += load_as(e.bias, e.bias_dtype, n);
             if (second) v[1] += load_as(e.bias, e.bias_dtype, n + 1);

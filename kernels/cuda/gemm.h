@@ -40,11 +40,12 @@ struct gemm_source {
 
 struct gemm_epilogue {
     const void *bias;
-    int bias_dtype; /* enum dtype: F32, F16 or BF16 */
+    int bias_dtype;  /* enum dtype: F32, F16 or BF16 */
     const void *row; /* [images, n], y's dtype */
     int64_t rows_per_image, row_pitch;
-    int act; /* enum activation */
-    const void *add; /* y's dtype and pitch, or y */
+    int act;                /* enum activation */
+    const float *row_scale; /* [m] factors on z, or NULL */
+    const void *add;        /* y's dtype and pitch, or y */
     int geglu; /* columns come in blocks of 8 values and 8 gates; y has n / 2 columns */
 };
 
@@ -54,12 +55,13 @@ struct gemm_args {
     int64_t b_pitch, b_tap, b_phase;
     int b_rows; /* transposed form: rows of b from this one on do not exist and read zero */
     int m, n, k;
-    int phases;        /* 1 or 4 */
-    int splits;        /* of k; more than 1 needs `partial` */
-    int k_per_split;   /* a multiple of the K slice (32) */
-    void *y;           /* NULL with partial: the sums stay there, F32 [m][n_pitch] */
+    int phases;      /* 1 or 4 */
+    int splits;      /* of k; more than 1 needs `partial` */
+    int k_per_split; /* a multiple of the K slice (32) */
+    void *y;         /* NULL with partial: the sums stay there, F32 [m][n_pitch] */
     int64_t y_pitch;
-    float *partial; /* [phases * splits][m][n_pitch], n_pitch = n rounded up to even */
+    float *partial;   /* [phases * splits][m][n_pitch], n_pitch = n rounded up to even */
+    int keep_scratch; /* host side: the operands are in scratch, so no split */
     struct gemm_epilogue epilogue;
 };
 
@@ -89,8 +91,8 @@ int gemm_reduce(const struct gemm_args *args, int dtype, void *stream);
  * split, no geglu. */
 int gemm_simple(const struct gemm_args *args, int transposed, int dtype, void *stream);
 
-/* Weight gradient: dw[o, c, tap] += sum over m of dy[m, o] * a[source(m, tap), c], F32. The sum runs
- * over `splits` ranges of rows, reduced in order; partial holds splits * o * k floats. */
+/* Weight gradient: dw[o, c, tap] += sum over m of dy[m, o] * a[source(m, tap), c], F32. The sum
+ * runs over `splits` ranges of rows, reduced in order; partial holds splits * o * k floats. */
 struct gemm_dw_args {
     struct gemm_source source;
     const void *dy;

@@ -59,14 +59,19 @@ DEVICE row_origin row_start(const gemm_source &s, int m, bool live, int phase_y,
 
 /* Address of a tap's channel c, or NULL for a zero. */
 template <class T>
-DEVICE const char *tap_address(const gemm_source &s, const row_origin &r, int tap_y, int tap_x, int c)
+DEVICE const char *tap_address(const gemm_source &s, const row_origin &r, int tap_y, int tap_x,
+                               int c)
 {
     int y = r.y + s.sign * tap_y, x = r.x + s.sign * tap_x;
     if (s.circular) {
-        if (y < 0) y += s.limit_h;
-        else if (y >= s.limit_h && y < 1 << 27) y -= s.limit_h;
-        if (x < 0) x += s.limit_w;
-        else if (x >= s.limit_w) x -= s.limit_w;
+        if (y < 0)
+            y += s.limit_h;
+        else if (y >= s.limit_h && y < 1 << 27)
+            y -= s.limit_h;
+        if (x < 0)
+            x += s.limit_w;
+        else if (x >= s.limit_w)
+            x -= s.limit_w;
     }
     bool live = (unsigned)y < (unsigned)s.limit_h && (unsigned)x < (unsigned)s.limit_w &&
                 ((y | x) & s.mask) == 0;
@@ -173,9 +178,9 @@ gemm_kernel(const gemm_args p)
     /* addresses that each lane gives to ldmatrix, relative to a stage */
     const shared_t a_lane = (warp_m + lane % 16) * S::a_pitch + lane / 16 * 16;
     const shared_t b_lane =
-        TM * S::a_pitch + (TRANSPOSED ? (lane % 16) * S::b_pitch + (warp_n + lane / 16 * 8) * 2
-                                      : (warp_n + lane % 8 + lane / 16 * 8) * S::b_pitch +
-                                            lane / 8 % 2 * 16);
+        TM * S::a_pitch +
+        (TRANSPOSED ? (lane % 16) * S::b_pitch + (warp_n + lane / 16 * 8) * 2
+                    : (warp_n + lane % 8 + lane / 16 * 8) * S::b_pitch + lane / 8 % 2 * 16);
     int stage = 0;
     for (int slice = 0; slice < slices; slice++) {
         copy_wait<gemm_stages - 2>();
@@ -203,7 +208,8 @@ gemm_kernel(const gemm_args p)
                 if constexpr (TRANSPOSED)
                     matrix_load2_transposed(fb[j], at + b_lane + 16 * step * S::b_pitch + 16 * j);
                 else
-                    matrix_load2(fb[j], at + TM * S::a_pitch + (warp_n + 8 * j + lane % 8) * S::b_pitch +
+                    matrix_load2(fb[j], at + TM * S::a_pitch +
+                                            (warp_n + 8 * j + lane % 8) * S::b_pitch +
                                             lane / 8 % 2 * 16 + 32 * step);
             }
             UNROLL
@@ -258,7 +264,7 @@ int gemm_launch_tile(const char *name, const gemm_args *p, void *stream)
     dim3 grid((unsigned)((p->n + TN - 1) / TN), (unsigned)((p->m + TM - 1) / TM),
               (unsigned)(p->phases * p->splits));
     return launch<gemm_kernel<T, TM, TN, WM, WN, TRANSPOSED, BLOCKS>>(name, grid, S::threads,
-                                                                       S::shared_bytes, stream, *p);
+                                                                      S::shared_bytes, stream, *p);
 }
 
 /* the tiles, once: name, rows, columns, warp's rows and columns, blocks a multiprocessor */
@@ -275,8 +281,9 @@ int gemm_launch(enum gemm_tile tile, int transposed, const gemm_args *p, void *s
     switch (tile) {
 #define X(name, tm, tn, wm, wn, blocks)                                                            \
     case name:                                                                                     \
-        return transposed ? gemm_launch_tile<T, tm, tn, wm, wn, true, blocks>(#name "_T", p, stream) \
-                          : gemm_launch_tile<T, tm, tn, wm, wn, false, blocks>(#name, p, stream);
+        return transposed                                                                          \
+                   ? gemm_launch_tile<T, tm, tn, wm, wn, true, blocks>(#name "_T", p, stream)      \
+                   : gemm_launch_tile<T, tm, tn, wm, wn, false, blocks>(#name, p, stream);
         GEMM_TILE_TABLE(X)
 #undef X
     default: return 1;

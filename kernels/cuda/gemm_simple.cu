@@ -1,7 +1,7 @@
 /*
- * gemm_simple.cu - the products of gemm.h on ordinary arithmetic units: F32 storage, shapes that the
- * tensor-core kernels do not take (4 latent channels, odd pitches), weight gradients, and the last
- * step of a split. 64 x 64 tiles, slices of 16, four by four sums a thread; fp32 throughout.
+ * gemm_simple.cu - the products of gemm.h on ordinary arithmetic units: F32 storage, shapes that
+ * the tensor-core kernels do not take (4 latent channels, odd pitches), weight gradients, and the
+ * last step of a split. 64 x 64 tiles, slices of 16, four by four sums a thread; fp32 throughout.
  */
 #include "kernels/cuda/epilogue.h"
 #include "kernels/cuda/gemm.h"
@@ -45,9 +45,7 @@ template <class T> DEVICE float tap_value(const gemm_source &s, const row_origin
     return from ? to_float(global_load<T>(from)) : 0.0f;
 }
 
-template <class T, bool TRANSPOSED>
-KERNEL(simple_threads, 2)
-gemm_simple_kernel(const gemm_args p)
+template <class T, bool TRANSPOSED> KERNEL(simple_threads, 2) gemm_simple_kernel(const gemm_args p)
 {
     const gemm_source &s = p.source;
     const int tid = thread_index(), tx = tid % 16, ty = tid / 16;
@@ -74,7 +72,8 @@ gemm_simple_kernel(const gemm_args p)
                 k = k0 + tid / 16, n = n0 + tid % 16 * 4 + i;
                 if (k < p.k && k < p.b_rows && n < p.n) {
                     int tap = k / s.c, c = k - tap * s.c;
-                    b = to_float(global_load<T>((const T *)p.b + c * p.b_pitch + tap * p.b_tap + n));
+                    b = to_float(
+                        global_load<T>((const T *)p.b + c * p.b_pitch + tap * p.b_tap + n));
                 }
             } else {
                 k = k0 + part + i, n = n0 + row;
@@ -122,9 +121,7 @@ extern "C" int gemm_simple(const struct gemm_args *p, int transposed, int dtype,
 
 /* ---- the end of a split ---- */
 
-template <class T>
-KERNEL(256, 4)
-gemm_reduce_kernel(const gemm_args p)
+template <class T> KERNEL(256, 4) gemm_reduce_kernel(const gemm_args p)
 {
     const int n_pitch = (p.n + 1) & ~1;
     const int64_t pairs = (int64_t)p.m * (n_pitch / 2);
@@ -160,9 +157,7 @@ extern "C" int gemm_reduce(const struct gemm_args *p, int dtype, void *stream)
 
 /* ---- weight gradients: rows of the product are output channels, columns (tap, channel) ---- */
 
-template <class T>
-KERNEL(simple_threads, 2)
-gemm_dw_kernel(const gemm_dw_args p)
+template <class T> KERNEL(simple_threads, 2) gemm_dw_kernel(const gemm_dw_args p)
 {
     const gemm_source &s = p.source;
     const int tid = thread_index(), tx = tid % 16, ty = tid / 16;
@@ -223,11 +218,14 @@ extern "C" int gemm_dw(const struct gemm_dw_args *p, int dtype, void *stream)
               (unsigned)((p->o + simple_tile - 1) / simple_tile), (unsigned)p->splits);
     int rc;
     if (dtype == KERNEL_F32)
-        rc = launch<gemm_dw_kernel<float>>("gemm_dw", grid, simple_threads, simple_shared, stream, *p);
+        rc = launch<gemm_dw_kernel<float>>("gemm_dw", grid, simple_threads, simple_shared, stream,
+                                           *p);
     else if (dtype == KERNEL_F16)
-        rc = launch<gemm_dw_kernel<f16>>("gemm_dw", grid, simple_threads, simple_shared, stream, *p);
+        rc =
+            launch<gemm_dw_kernel<f16>>("gemm_dw", grid, simple_threads, simple_shared, stream, *p);
     else
-        rc = launch<gemm_dw_kernel<bf16>>("gemm_dw", grid, simple_threads, simple_shared, stream, *p);
+        rc = launch<gemm_dw_kernel<bf16>>("gemm_dw", grid, simple_threads, simple_shared, stream,
+                                          *p);
     if (rc) return rc;
     return launch<gemm_dw_reduce_kernel>(
         "gemm_dw_reduce", dim3((unsigned)(((int64_t)p->o * k + 255) / 256)), 256, 0, stream, *p);

@@ -4,7 +4,8 @@
  * Place    included by each kernel source; no other file holds PTX. wrap_gpu.h has the
  *          instructions, emulator/wrap_emulated.h the same words for the host.
  * Source   PTX ISA 8.x, sections "Warp-level matrix instructions" (ldmatrix, mma fragments) and
- *          "Asynchronous copy". sm_75 has no cp.async and no m16n8k16: the words are composed there.
+ *          "Asynchronous copy". sm_75 has no cp.async and no m16n8k16: the words are composed
+ * there.
  *
  * Kernels use one-dimensional blocks, one dynamic shared buffer addressed by 32-bit shared
  * addresses, full warps in every collective, and no floating-point atomics.
@@ -58,10 +59,10 @@ template <class T> struct storage {
 template <class T> DEVICE void chunk_unpack(float *out, const word16 &chunk)
 {
     if constexpr (sizeof(T) == 4) {
-    UNROLL
+        UNROLL
         for (int i = 0; i < 4; i++) out[i] = bits_to_float(chunk.word[i]);
     } else {
-    UNROLL
+        UNROLL
         for (int i = 0; i < 4; i++) unpack<T>(chunk.word[i], out[2 * i], out[2 * i + 1]);
     }
 }
@@ -70,10 +71,10 @@ template <class T> DEVICE word16 chunk_pack(const float *in)
 {
     word16 chunk;
     if constexpr (sizeof(T) == 4) {
-    UNROLL
+        UNROLL
         for (int i = 0; i < 4; i++) chunk.word[i] = float_to_bits(in[i]);
     } else {
-    UNROLL
+        UNROLL
         for (int i = 0; i < 4; i++) chunk.word[i] = pack<T>(in[2 * i], in[2 * i + 1]);
     }
     return chunk;

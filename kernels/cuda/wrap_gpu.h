@@ -60,7 +60,10 @@ template <class V> DEVICE V shared_load(shared_t a)
         memcpy(&v, &x, 4);
     } else if constexpr (sizeof(V) == 8) {
         uint32_t x[2];
-        asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(x[0]), "=r"(x[1]) : "r"(a) : "memory");
+        asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];"
+                     : "=r"(x[0]), "=r"(x[1])
+                     : "r"(a)
+                     : "memory");
         memcpy(&v, x, 8);
     } else {
         static_assert(sizeof(V) == 16, "2, 4, 8 or 16 bytes");
@@ -176,10 +179,11 @@ DEVICE void matrix_load2_transposed(uint32_t *r, shared_t row)
 template <class T> DEVICE void mma_k8(float *c, const uint32_t *a, const uint32_t *b);
 template <> DEVICE void mma_k8<f16>(float *c, const uint32_t *a, const uint32_t *b)
 {
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
-                 "{%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(b[0]));
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(b[0]));
 }
 template <> DEVICE void mma_k8<bf16>(float *c, const uint32_t *a, const uint32_t *b)
 {
@@ -321,7 +325,8 @@ template <> DEVICE bf16 to_storage<bf16>(float v)
 
 /* One launch; the attribute for more than 48 KB of shared memory is set once a kernel. */
 template <auto Kernel, class P>
-int launch(const char *name, dim3 grid, unsigned block, size_t shared_bytes, void *stream, const P &p)
+int launch(const char *name, dim3 grid, unsigned block, size_t shared_bytes, void *stream,
+           const P &p)
 {
     (void)name;
     static bool ready = false;

@@ -87,9 +87,10 @@ void emulated_fail(const char *file, int line, const char *format, ...)
         va_start(args, format);
         vsnprintf(text, sizeof text, format, args);
         va_end(args);
-        snprintf(machine.failure, sizeof machine.failure, "%s (%s:%d, kernel %s, block %d,%d,%d, thread %d)",
-                 text, base_name(file), line, machine.name, emulated_here->block_x,
-                 emulated_here->block_y, emulated_here->block_z, emulated_here->thread);
+        snprintf(machine.failure, sizeof machine.failure,
+                 "%s (%s:%d, kernel %s, block %d,%d,%d, thread %d)", text, base_name(file), line,
+                 machine.name, emulated_here->block_x, emulated_here->block_y,
+                 emulated_here->block_z, emulated_here->thread);
         machine.failed = true;
     }
     struct fiber dead;
@@ -149,8 +150,10 @@ static void wait_turn()
     struct lane *l = current();
     set_ready(l, false);
     int next = pick();
-    if (next < 0) fiber_switch(&l->fiber, &machine.scheduler);
-    else run_lane(&l->fiber, next);
+    if (next < 0)
+        fiber_switch(&l->fiber, &machine.scheduler);
+    else
+        run_lane(&l->fiber, next);
 }
 
 static void lane_main()
@@ -173,12 +176,13 @@ static void deadlock()
         struct lane *l = &machine.lanes[i];
         if (l->state == LANE_DONE) continue;
         emulated_here = &l->place;
-        snprintf(machine.failure, sizeof machine.failure,
-                 "deadlock: %d of %d threads ended, thread %d waits at a %s (%s:%d, kernel %s, block "
-                 "%d,%d,%d)",
-                 machine.done, machine.threads, i,
-                 l->state == LANE_BARRIER ? "block barrier" : "warp collective", base_name(l->file),
-                 l->line, machine.name, l->place.block_x, l->place.block_y, l->place.block_z);
+        snprintf(
+            machine.failure, sizeof machine.failure,
+            "deadlock: %d of %d threads ended, thread %d waits at a %s (%s:%d, kernel %s, block "
+            "%d,%d,%d)",
+            machine.done, machine.threads, i,
+            l->state == LANE_BARRIER ? "block barrier" : "warp collective", base_name(l->file),
+            l->line, machine.name, l->place.block_x, l->place.block_y, l->place.block_z);
         machine.failed = true;
         return;
     }
@@ -200,7 +204,8 @@ void emulated_barrier(const char *file, int line)
     for (int i = 0; i < machine.threads; i++) {
         struct lane *other = &machine.lanes[i];
         if (other->line != line || other->file != file)
-            emulated_fail(file, line, "barrier: thread %d is at another one, line %d", i, other->line);
+            emulated_fail(file, line, "barrier: thread %d is at another one, line %d", i,
+                          other->line);
         if (other->state == LANE_BARRIER) {
             other->state = LANE_READY;
             set_ready(other, true);
@@ -363,7 +368,8 @@ void emulated_meet(const struct emulated_operands *operands, const char *file, i
     for (int i = 0; i < 32; i++) {
         struct lane *other = &machine.lanes[w->first + i];
         if (other->operands->what != operands->what || other->line != line || other->file != file)
-            emulated_fail(file, line, "divergence: lane %d of the warp is at line %d", i, other->line);
+            emulated_fail(file, line, "divergence: lane %d of the warp is at line %d", i,
+                          other->line);
     }
     compute(w, operands->what, file, line);
     for (int i = 0; i < 32; i++) {
@@ -399,8 +405,10 @@ void emulated_copy(shared_t to, const void *from, bool valid, const char *file, 
     word16 poison;
     memset(&poison, 0xff, sizeof poison);
     if (machine.options.target < 80) { /* a plain copy through registers */
-        if (valid) memcpy(&poison, from, 16);
-        else memset(&poison, 0, 16);
+        if (valid)
+            memcpy(&poison, from, 16);
+        else
+            memset(&poison, 0, 16);
         emulated_shared(true, to, &poison, 16, file, line);
         return;
     }
@@ -426,7 +434,8 @@ void emulated_copy_wait(int pending, const char *file, int line)
         if (c->from) memcpy(&v, c->from, 16);
         emulated_shared(true, c->to, &v, 16, file, line);
     }
-    if (l->copies_done == l->copies_count) l->copies_done = l->copies_count = 0;
+    if (l->copies_done == l->copies_count)
+        l->copies_done = l->copies_count = 0;
     else if (l->copies_done > 128) {
         memmove(l->copies, l->copies + l->copies_done,
                 (l->copies_count - l->copies_done) * sizeof l->copies[0]);
@@ -479,8 +488,8 @@ static int check_launch(unsigned grid_y, unsigned grid_z, unsigned block, size_t
     if (grid_y > 65535 || grid_z > 65535) what = "grid size";
     if (!what) return 0;
     snprintf(machine.failure, sizeof machine.failure,
-             "launch: %s over the limit of sm_%d (kernel %s, block %u, shared %zu, grid y %u z %u)", what,
-             machine.options.target, machine.name, block, shared_bytes, grid_y, grid_z);
+             "launch: %s over the limit of sm_%d (kernel %s, block %u, shared %zu, grid y %u z %u)",
+             what, machine.options.target, machine.name, block, shared_bytes, grid_y, grid_z);
     machine.failed = true;
     return 9;
 }

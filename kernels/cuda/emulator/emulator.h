@@ -27,10 +27,10 @@ extern "C" {
 #endif
 
 struct emulator_options {
-    int target;          /* 75, 80, 86, 89, 90 or 120: limits and instruction forms; 0: 80 */
-    uint64_t seed;       /* 0: file order of warps and lanes; else a seeded shuffle */
-    bool check_races;    /* shadow of shared memory */
-    bool check_global;   /* shadow of device memory (two blocks, one cell) */
+    int target;        /* 75, 80, 86, 89, 90 or 120: limits and instruction forms; 0: 80 */
+    uint64_t seed;     /* 0: file order of warps and lanes; else a seeded shuffle */
+    bool check_races;  /* shadow of shared memory */
+    bool check_global; /* shadow of device memory (two blocks, one cell) */
 };
 
 struct emulator_counts {

@@ -45,25 +45,29 @@ static void check_cell(struct cell *c, bool write, shared_t a, uint16_t thread, 
     bool live_write = c->write_epoch == shared_now && c->writer != thread &&
                       (c->writer / 32 != thread / 32 || c->write_warp_epoch == warp_epoch);
     if (live_write)
-        emulated_fail(file, line, "race: shared byte %u was written by thread %d, %s by thread %d", a,
-                      c->writer, write ? "written" : "read", thread);
+        emulated_fail(file, line, "race: shared byte %u was written by thread %d, %s by thread %d",
+                      a, c->writer, write ? "written" : "read", thread);
     if (write) {
         bool live_read =
             c->read_epoch == shared_now &&
             (c->many_warps || c->reader / 32 != thread / 32 ||
              (c->read_warp_epoch == warp_epoch && (c->many_lanes || c->reader != thread)));
         if (live_read)
-            emulated_fail(file, line, "race: shared byte %u was read by thread %d, written by thread %d",
-                          a, c->reader, thread);
+            emulated_fail(file, line,
+                          "race: shared byte %u was read by thread %d, written by thread %d", a,
+                          c->reader, thread);
         c->write_epoch = shared_now;
         c->writer = thread;
         c->write_warp_epoch = warp_epoch;
         return;
     }
     bool first = c->read_epoch != shared_now;
-    if (first) c->many_lanes = c->many_warps = false;
-    else if (c->reader / 32 != thread / 32) c->many_warps = true;
-    else if (c->reader != thread && c->read_warp_epoch == warp_epoch) c->many_lanes = true;
+    if (first)
+        c->many_lanes = c->many_warps = false;
+    else if (c->reader / 32 != thread / 32)
+        c->many_warps = true;
+    else if (c->reader != thread && c->read_warp_epoch == warp_epoch)
+        c->many_lanes = true;
     c->read_epoch = shared_now;
     c->reader = thread;
     c->read_warp_epoch = warp_epoch;
@@ -77,13 +81,16 @@ void shared_memory_access(bool write, shared_t a, void *value, size_t bytes, int
         emulated_fail(file, line, "shared memory: byte %lld of %zu %s", (long long)a - shared_first,
                       shared_size, write ? "written" : "read");
     if (at % bytes)
-        emulated_fail(file, line, "shared memory: %zu bytes at offset %zu are not aligned", bytes, at);
+        emulated_fail(file, line, "shared memory: %zu bytes at offset %zu are not aligned", bytes,
+                      at);
     if (shared_checked)
         for (size_t i = at / 2; i < (at + bytes) / 2; i++)
             check_cell(&shadow[i], write, (shared_t)(2 * i), (uint16_t)thread, (uint16_t)warp_epoch,
                        file, line);
-    if (write) memcpy(shared_bytes_of + at, value, bytes);
-    else memcpy(value, shared_bytes_of + at, bytes);
+    if (write)
+        memcpy(shared_bytes_of + at, value, bytes);
+    else
+        memcpy(value, shared_bytes_of + at, bytes);
 }
 
 /* ---- device memory ---- */
@@ -173,8 +180,8 @@ void device_memory_access(bool write, const void *p, size_t bytes, const char *f
         emulated_fail(file, line, "device memory: %zu bytes at %p are not aligned", bytes, p);
     struct allocation *a = find(p, bytes);
     if (!a)
-        emulated_fail(file, line, "device memory: %zu bytes at %p %s, which no allocation holds", bytes, p,
-                      write ? "written" : "read");
+        emulated_fail(file, line, "device memory: %zu bytes at %p %s, which no allocation holds",
+                      bytes, p, write ? "written" : "read");
     if (!blocks_checked) return;
     if (!a->touched) a->touched = new std::vector<uint32_t>(a->bytes / 2 + 1, 0);
     size_t first = (size_t)((const uint8_t *)p - a->memory) / 2;
@@ -185,8 +192,9 @@ void device_memory_access(bool write, const void *p, size_t bytes, const char *f
     for (size_t i = first; i < first + count; i++) {
         uint32_t seen = (*a->touched)[i];
         if (seen >> 24 == launch_tag && seen != mine)
-            emulated_fail(file, line, "blocks: global byte %zu was written by block %u, %s by block %u",
-                          2 * i, seen & 0x7fffff, write ? "written" : "read", block_number);
+            emulated_fail(file, line,
+                          "blocks: global byte %zu was written by block %u, %s by block %u", 2 * i,
+                          seen & 0x7fffff, write ? "written" : "read", block_number);
         if (write) (*a->touched)[i] = mine;
     }
 }

@@ -1,0 +1,84 @@
+/*
+ * cuda.h - the CUDA back end's device: what its host files share.
+ *
+ * Place    cuda_device.c owns it; cuda_weight.c, cuda_linear.c and the others are the table's
+ *          entries and put one or a few launches into the stream.
+ * Owner    device->state of a device opened by cuda_device_open. One thread, one stream.
+ * Failure  as kernels.h; a CUDA error number goes through runtime_check.
+ */
+#ifndef KERNELS_CUDA_CUDA_H
+#define KERNELS_CUDA_CUDA_H
+
+#include "kernels/cuda/gemm.h"
+#include "kernels/cuda/runtime.h"
+#include "kernels/device.h"
+
+struct cuda_state {
+    struct runtime runtime;
+    void *scratch; /* of the call in flight; grows */
+    size_t scratch_bytes;
+    char *staging[2]; /* pinned, for uploads and downloads */
+    int staging_turn;
+    int forced_tile;   /* -1, or one tile for every product: tests */
+    int forced_splits; /* 0, or so many: tests */
+};
+
+/* The plug-in's one entry: options is NULL or a number. */
+int cuda_device_open(struct device **device, const char *options, struct error *err);
+
+static inline struct cuda_state *cuda_state(struct device *d)
+{
+    return (struct cuda_state *)d->state;
+}
+
+/* Device memory until the next call that asks for scratch. */
+int cuda_scratch(struct device *d, void **memory, size_t bytes, struct error *err);
+int cuda_upload(struct device *d, void *to, const void *from_host, size_t bytes, struct error *err);
+
+/* A packed weight of rank 2 or 4: [out][kh][kw][c] in the activation dtype, and on demand the four
+ * phases of an enlarging 3x3 convolution. */
+struct cuda_weight {
+    void *data, *phases;
+    enum dtype dtype;
+    bool geglu; /* rows in blocks of 8 values and 8 gates */
+};
+int cuda_pack(struct device *d, struct kernel_weight *w, enum dtype dtype, struct error *err);
+void cuda_unpack(struct device *d, struct kernel_weight *w);
+/* The packed form, made when it is not there or out of date. */
+int cuda_weight_get(struct device *d, struct kernel_weight *w, enum dtype dtype,
+                    struct cuda_weight **packed, struct error *err);
+/* The same with rows interleaved for the GEGLU epilogue. */
+int cuda_weight_get_geglu(struct device *d, struct kernel_weight *w, enum dtype dtype,
+                          struct cuda_weight **packed, struct error *err);
+int cuda_weight_phases(struct device *d, struct kernel_weight *w, struct cuda_weight *packed,
+                       struct error *err);
+
+/* Runs a product: on tensor cores in the tile and split that cuda_tile_choose takes, or the simple
+ * kernel where the shape does not fit. */
+int cuda_gemm(struct device *d, struct gemm_args *g, bool transposed, enum dtype dtype,
+              const char *what, struct error *err);
+bool cuda_gemm_fits(struct device *d, const struct gemm_args *g, bool transposed, enum dtype dtype);
+int cuda_gemm_dw(struct device *d, struct gemm_dw_args *g, enum dtype dtype, const char *what,
+                 struct error *err);
+void cuda_epilogue(struct gemm_epilogue *to, const struct epilogue_args *from, int64_t out);
+
+/* y [m, out / 2] = value * gelu(gate) of a linear whose out is twice y's: values first, then gates.
+ * The weight is packed for this use alone. */
+int cuda_linear_geglu(struct device *d, const struct linear_args *a, struct error *err);
+
+/* cuda_tile.c: which tile and how many splits, from a cost model of the card */
+struct cuda_tile {
+    enum gemm_tile tile;
+    int splits, k_per_split;
+};
+struct cuda_tile cuda_tile_choose(const struct cuda_state *s, const struct gemm_args *g,
+                                  bool transposed);
+
+bool cuda_dtype_ok(enum dtype dtype); /* F32, F16, BF16 */
+int cuda_dtype_refuse(const char *what, enum dtype dtype, struct error *err);
+
+#define X(name, args) int cuda_##name(struct device *d, const struct args *a, struct error *err);
+KERNEL_TABLE(X)
+#undef X
+
+#endif

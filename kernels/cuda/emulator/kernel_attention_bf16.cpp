@@ -1,0 +1,1 @@
+#include "kernels/cuda/attention_bf16.cu"

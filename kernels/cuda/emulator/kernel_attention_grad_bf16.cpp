@@ -1,0 +1,1 @@
+#include "kernels/cuda/attention_grad_bf16.cu"

@@ -1,0 +1,124 @@
+/* The runtime of runtime.h over the emulator. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/str.h"
+#include "kernels/cuda/emulator/emulator.h"
+#include "kernels/cuda/runtime.h"
+
+int runtime_open(struct runtime *r, int index, struct error *err)
+{
+    if (index != 0)
+        return error_set(err, ERR_NOT_FOUND, "device cuda:%d: the emulator has one GPU, number 0",
+                         index);
+    struct emulator_options options;
+    emulator_get(&options);
+    *r = (struct runtime){.capability = options.target,
+                          .multiprocessors = 4,
+                          .shared_limit = emulator_shared_limit(options.target),
+                          .memory_bytes = (size_t)8 << 30};
+    str_copy(r->label, sizeof r->label, "emulated GPU");
+    return 0;
+}
+
+void runtime_close(struct runtime *r)
+{
+}
+
+int runtime_alloc(struct runtime *r, void **memory, size_t bytes)
+{
+    *memory = emulator_alloc(bytes ? bytes : 1);
+    return *memory ? 0 : 2;
+}
+
+void runtime_free(struct runtime *r, void *memory)
+{
+    emulator_free(memory);
+}
+
+int runtime_alloc_pinned(struct runtime *r, void **memory, size_t bytes)
+{
+    *memory = malloc(bytes);
+    return *memory ? 0 : 2;
+}
+
+void runtime_free_pinned(struct runtime *r, void *memory)
+{
+    free(memory);
+}
+
+/* 1: invalid value, as when a copy leaves the allocation */
+static int move(void *to, const void *from, size_t bytes, const void *on_device)
+{
+    if (!bytes) return 0;
+    if (emulator_failure()) return 719;
+    if (!emulator_owns(on_device, bytes)) return 1;
+    memcpy(to, from, bytes);
+    return 0;
+}
+
+int runtime_to_device(struct runtime *r, void *to, const void *from, size_t bytes)
+{
+    return move(to, from, bytes, to);
+}
+
+int runtime_to_host(struct runtime *r, void *to, const void *from, size_t bytes)
+{
+    return move(to, from, bytes, from);
+}
+
+int runtime_copy(struct runtime *r, void *to, const void *from, size_t bytes)
+{
+    if (bytes && !emulator_owns(from, bytes)) return 1;
+    return move(to, from, bytes, to);
+}
+
+int runtime_clear(struct runtime *r, void *memory, size_t bytes)
+{
+    if (!bytes) return 0;
+    if (emulator_failure()) return 719;
+    if (!emulator_owns(memory, bytes)) return 1;
+    memset(memory, 0, bytes);
+    return 0;
+}
+
+int runtime_event_record(struct runtime *r, int event)
+{
+    return 0;
+}
+
+int runtime_event_wait(struct runtime *r, int event)
+{
+    return 0;
+}
+
+int runtime_event_ms(struct runtime *r, int from, int to, float *ms)
+{
+    *ms = 0;
+    return 0;
+}
+
+int runtime_finish(struct runtime *r)
+{
+    return emulator_failure() ? 719 : 0;
+}
+
+int runtime_free_bytes(struct runtime *r, size_t *bytes)
+{
+    *bytes = r->memory_bytes;
+    return 0;
+}
+
+int runtime_check(int code, const char *what, struct error *err)
+{
+    if (code == 0) return 0;
+    if (code == 2) return error_set(err, ERR_NO_MEMORY, "%s: the GPU has no memory left", what);
+    const char *why = emulator_failure();
+    if (why) return error_set(err, ERR_DEVICE, "%s: the GPU failed: %s", what, why);
+    return error_set(err, ERR_INTERNAL, "%s: CUDA error %d", what, code);
+}
+
+const char *runtime_error_text(int code)
+{
+    return code ? "emulated failure" : "no error";
+}

@@ -1,0 +1,55 @@
+/*
+ * runtime.h - the few calls of the CUDA runtime that the host side makes.
+ *
+ * Place    below cuda_*.c. runtime_cuda.c is the real one; emulator/runtime_emulated.c runs the
+ * same host code over the emulator. Owner    struct runtime belongs to a cuda device; one stream,
+ * one thread. Failure  runtime_open tells in a sentence what is missing (driver, GPU, a driver that
+ * is too old, a GPU without tensor cores). The rest returns a CUDA error number; runtime_check
+ * turns it into an ERR_*: no memory, or the device failed and the process must be replaced.
+ */
+#ifndef KERNELS_CUDA_RUNTIME_H
+#define KERNELS_CUDA_RUNTIME_H
+
+#include <stddef.h>
+
+#include "base/error.h"
+
+#define RUNTIME_EVENTS 8
+
+struct runtime {
+    int device;
+    void *stream;
+    void *events[RUNTIME_EVENTS];
+    char label[96]; /* "NVIDIA GeForce RTX 3060" */
+    int capability; /* 86 */
+    int multiprocessors;
+    size_t shared_limit; /* bytes a block */
+    size_t memory_bytes;
+    int driver; /* 13000 */
+};
+
+int runtime_open(struct runtime *r, int index, struct error *err);
+void runtime_close(struct runtime *r);
+
+int runtime_alloc(struct runtime *r, void **memory, size_t bytes);
+void runtime_free(struct runtime *r, void *memory);
+int runtime_alloc_pinned(struct runtime *r, void **memory, size_t bytes);
+void runtime_free_pinned(struct runtime *r, void *memory);
+
+/* Asked for in the order of the stream; `to_device` and `to_host` want pinned host memory. */
+int runtime_to_device(struct runtime *r, void *to, const void *from, size_t bytes);
+int runtime_to_host(struct runtime *r, void *to, const void *from, size_t bytes);
+int runtime_copy(struct runtime *r, void *to, const void *from, size_t bytes);
+int runtime_clear(struct runtime *r, void *memory, size_t bytes);
+int runtime_event_record(struct runtime *r, int event);
+int runtime_event_wait(struct runtime *r, int event);
+/* Milliseconds between two recorded events, after waiting for the second. */
+int runtime_event_ms(struct runtime *r, int from, int to, float *ms);
+int runtime_finish(struct runtime *r);
+int runtime_free_bytes(struct runtime *r, size_t *bytes);
+
+/* 0 for 0; else sets err: `what` is the kernel or call that returned `code`. */
+int runtime_check(int code, const char *what, struct error *err);
+const char *runtime_error_text(int code);
+
+#endif

@@ -1,0 +1,163 @@
+#include "kernels/cuda/runtime.h"
+
+#include <cuda_runtime_api.h>
+#include <string.h>
+
+#include "base/str.h"
+
+static int no_device(cudaError_t code, struct error *err)
+{
+    switch (code) {
+    case cudaErrorInsufficientDriver: {
+        int driver = 0;
+        cudaDriverGetVersion(&driver);
+        if (driver == 0)
+            return error_set(err, ERR_NOT_FOUND, "device cuda: no NVIDIA driver is installed");
+        return error_set(
+            err, ERR_UNSUPPORTED,
+            "device cuda: the NVIDIA driver speaks CUDA %d.%d, this plug-in needs %d.%d or "
+            "newer; update the driver",
+            driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+    }
+    case cudaErrorNoDevice:
+        return error_set(err, ERR_NOT_FOUND, "device cuda: the driver sees no NVIDIA GPU");
+    default: return error_set(err, ERR_UNSUPPORTED, "device cuda: %s", cudaGetErrorString(code));
+    }
+}
+
+int runtime_open(struct runtime *r, int index, struct error *err)
+{
+    int count = 0;
+    cudaError_t rc = cudaGetDeviceCount(&count);
+    if (rc != cudaSuccess) return no_device(rc, err);
+    if (count == 0) return no_device(cudaErrorNoDevice, err);
+    if (index >= count)
+        return error_set(err, ERR_NOT_FOUND,
+                         "device cuda:%d: this machine has %d GPU%s, counted from 0", index, count,
+                         count == 1 ? "" : "s");
+    struct cudaDeviceProp prop;
+    if ((rc = cudaGetDeviceProperties(&prop, index)) != cudaSuccess) return no_device(rc, err);
+    struct runtime opened = {.device = index};
+    opened.capability = prop.major * 10 + prop.minor;
+    opened.multiprocessors = prop.multiProcessorCount;
+    opened.shared_limit = prop.sharedMemPerBlockOptin;
+    opened.memory_bytes = prop.totalGlobalMem;
+    str_copy(opened.label, sizeof opened.label, prop.name);
+    cudaDriverGetVersion(&opened.driver);
+    if (opened.capability < 75)
+        return error_set(
+            err, ERR_UNSUPPORTED,
+            "device cuda:%d: %s has no tensor cores that Kiln can use (compute capability "
+            "%d.%d, 7.5 or newer is needed)",
+            index, opened.label, prop.major, prop.minor);
+    if (opened.capability == 75 && strstr(opened.label, "GTX 16"))
+        return error_set(err, ERR_UNSUPPORTED, "device cuda:%d: %s has no tensor cores", index,
+                         opened.label);
+    cudaStream_t stream;
+    if ((rc = cudaSetDevice(index)) != cudaSuccess ||
+        (rc = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking)) != cudaSuccess)
+        return error_set(err, ERR_DEVICE, "device cuda:%d: %s: %s", index, opened.label,
+                         cudaGetErrorString(rc));
+    opened.stream = stream;
+    for (int i = 0; i < RUNTIME_EVENTS; i++) {
+        cudaEvent_t event;
+        rc = cudaEventCreate(&event);
+        if (rc != cudaSuccess)
+            return error_set(err, ERR_DEVICE, "device cuda:%d: %s", index, cudaGetErrorString(rc));
+        opened.events[i] = event;
+    }
+    *r = opened;
+    return 0;
+}
+
+void runtime_close(struct runtime *r)
+{
+    for (int i = 0; i < RUNTIME_EVENTS; i++) cudaEventDestroy(r->events[i]);
+    cudaStreamDestroy(r->stream);
+}
+
+int runtime_alloc(struct runtime *r, void **memory, size_t bytes)
+{
+    cudaError_t rc = cudaMalloc(memory, bytes ? bytes : 1);
+    if (rc == cudaErrorMemoryAllocation) cudaGetLastError(); /* not sticky: the caller makes room */
+    return (int)rc;
+}
+
+void runtime_free(struct runtime *r, void *memory)
+{
+    cudaFree(memory);
+}
+
+int runtime_alloc_pinned(struct runtime *r, void **memory, size_t bytes)
+{
+    return (int)cudaMallocHost(memory, bytes);
+}
+
+void runtime_free_pinned(struct runtime *r, void *memory)
+{
+    cudaFreeHost(memory);
+}
+
+int runtime_to_device(struct runtime *r, void *to, const void *from, size_t bytes)
+{
+    return (int)cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, r->stream);
+}
+
+int runtime_to_host(struct runtime *r, void *to, const void *from, size_t bytes)
+{
+    return (int)cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, r->stream);
+}
+
+int runtime_copy(struct runtime *r, void *to, const void *from, size_t bytes)
+{
+    return (int)cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, r->stream);
+}
+
+int runtime_clear(struct runtime *r, void *memory, size_t bytes)
+{
+    return (int)cudaMemsetAsync(memory, 0, bytes, r->stream);
+}
+
+int runtime_event_record(struct runtime *r, int event)
+{
+    return (int)cudaEventRecord(r->events[event], r->stream);
+}
+
+int runtime_event_wait(struct runtime *r, int event)
+{
+    return (int)cudaEventSynchronize(r->events[event]);
+}
+
+int runtime_event_ms(struct runtime *r, int from, int to, float *ms)
+{
+    cudaError_t rc = cudaEventSynchronize(r->events[to]);
+    return rc ? (int)rc : (int)cudaEventElapsedTime(ms, r->events[from], r->events[to]);
+}
+
+int runtime_finish(struct runtime *r)
+{
+    return (int)cudaStreamSynchronize(r->stream);
+}
+
+int runtime_free_bytes(struct runtime *r, size_t *bytes)
+{
+    size_t total;
+    return (int)cudaMemGetInfo(bytes, &total);
+}
+
+int runtime_check(int code, const char *what, struct error *err)
+{
+    if (code == cudaSuccess) return 0;
+    if (code == cudaErrorMemoryAllocation)
+        return error_set(err, ERR_NO_MEMORY, "%s: the GPU has no memory left", what);
+    if (code == cudaErrorInvalidConfiguration || code == cudaErrorInvalidValue)
+        return error_set(err, ERR_INTERNAL, "%s: %s (CUDA error %d)", what,
+                         runtime_error_text(code), code);
+    return error_set(err, ERR_DEVICE, "%s: the GPU failed: %s (CUDA error %d)", what,
+                     runtime_error_text(code), code);
+}
+
+const char *runtime_error_text(int code)
+{
+    return cudaGetErrorString((cudaError_t)code);
+}
