@@ -1,8 +1,9 @@
 /* Linear, convolution and their gradients: the CUDA kernels in the emulator against plain loops. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
+#include <cmocka.h>
 
 #include <stdlib.h>
 
