@@ -109,8 +109,8 @@ static struct tensor slice(struct pass *p, const char *op, struct tensor x, int 
     if (!op_check_dtype(p, op, x, x)) return y;
     if (!fits) {
         char text[OP_TEXT_BYTES];
-        pass_fail(p, ERR_INVALID, op, "%s has no elements %lld to %lld on axis %d",
-                  tensor_describe(x, text), (long long)from, (long long)(from + count), axis);
+        pass_fail(p, ERR_INVALID, op, "%s has no %lld elements from %lld on along axis %d",
+                  tensor_describe(x, text), (long long)count, (long long)from, axis);
         return y;
     }
     if (!op_fresh(p, op, &y)) return y;

@@ -138,9 +138,9 @@ static void wrong_shapes_are_named(void **state)
     refused(b, op_concat_rows(p, X(2, 3, 4), X(2, 3, 5)), "[2,3,4]", "[2,3,5]");
     refused(b, op_concat_batch(p, X(2, 3), X(2, 3, 4)), "[2,3]", "[2,3,4]");
     refused(b, op_concat_rows(p, X(3), X(3)), "[3]", "[3]");
-    refused(b, op_slice(p, X(2, 3), 2, 2), "[2,3]", "2 to 4");
-    refused(b, op_slice_rows(p, X(2, 3, 4), -1, 2), "[2,3,4]", "-1 to 1");
-    refused(b, op_slice_batch(p, X(2, 3), 0, 0), "[2,3]", "0 to 0");
+    refused(b, op_slice(p, X(2, 3), 2, 2), "[2,3]", "no 2 elements from 2");
+    refused(b, op_slice_rows(p, X(2, 3, 4), -1, 2), "[2,3,4]", "from -1");
+    refused(b, op_slice_batch(p, X(2, 3), 0, 0), "[2,3]", "no 0 elements");
     refused(b, op_slice(p, X(2, 3), 1, INT64_MAX), "[2,3]", "slice");
     refused(b, op_repeat_batch(p, X(2, 3), 0), "[2,3]", "0 times");
     refused(b, op_upsample(p, X(2, 3, 4), 6, 8), "[2,3,4]", "upsample");
