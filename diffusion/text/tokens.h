@@ -16,7 +16,7 @@
 struct tokens {
     int32_t *id;
     size_t count, capacity;
-    /* words: id[word[i] .. word[i+1]) belong together; word[words] == count */
+    /* words (what stands between spaces): id[word[i] .. word[i+1]); word[words] == count */
     size_t *word;
     size_t words, word_capacity;
 };
