@@ -1,8 +1,4 @@
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
+#include "tests/parity/cuda_parity.h"
 
 #include <dlfcn.h>
 #include <math.h>
@@ -14,7 +10,6 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/emulator/emulator.h"
 #include "kernels/plain/plain.h"
-#include "tests/parity/cuda_parity.h"
 
 static char label[256];
 static struct {
@@ -193,7 +188,7 @@ void cuda_parity_finish(struct cuda_parity *p)
     assert_null(emulator_failure());
 }
 
-void cuda_parity_compare(struct cuda_parity *p, const struct operand *o, const char *what)
+static void *download(struct cuda_parity *p, const struct operand *o)
 {
     struct error err = {0};
     size_t bytes = (size_t)o->count * dtype_bytes(o->dtype);
@@ -201,6 +196,23 @@ void cuda_parity_compare(struct cuda_parity *p, const struct operand *o, const c
     int rc = p->kernels[SIDE_CUDA]->download(p->device[SIDE_CUDA], values, o->data[SIDE_CUDA],
                                              bytes, &err);
     if (rc) fail_msg("%s: %s", p->label, err.text);
+    return values;
+}
+
+void cuda_parity_compare_absolute(struct cuda_parity *p, const struct operand *o, const char *what,
+                                  double limit)
+{
+    void *values = download(p, o);
+    struct measure cuda = measure_errors(o, values);
+    free(values);
+    compared++;
+    if (!(cuda.most <= limit))
+        fail_msg("%s: %s is off by %.3g, limit %.3g", p->label, what, cuda.most, limit);
+}
+
+void cuda_parity_compare(struct cuda_parity *p, const struct operand *o, const char *what)
+{
+    void *values = download(p, o);
     double largest = 0;
     for (int64_t i = 0; i < o->count; i++)
         largest = fmax(largest, fabs(((const double *)o->data[SIDE_TRUTH])[i]));
@@ -227,4 +239,37 @@ void cuda_parity_summary(void)
 {
     print_message("%d results compared, largest error %.2f times that of plain loops (%s)\n",
                   compared, worst_ratio, worst_label);
+}
+
+static struct cuda_parity *shared;
+
+static int open_all(void **state)
+{
+    cuda_parity_open(shared);
+    return 0;
+}
+
+static int close_all(void **state)
+{
+    cuda_parity_summary();
+    cuda_parity_close(shared);
+    return 0;
+}
+
+int cuda_parity_main(const char *name, const struct CMUnitTest *tests, size_t count,
+                     struct cuda_parity *p)
+{
+    static const struct emulator_options runs[] = {
+        {.target = 80, .seed = 0, .check_races = true, .check_global = true},
+        {.target = 86, .seed = 11, .check_races = true, .check_global = true},
+        {.target = 120, .seed = 12, .check_races = true, .check_global = true},
+    };
+    int failed = 0;
+    shared = p;
+    for (size_t i = 0; i < COUNT_OF(runs); i++) {
+        print_message("sm_%d, order seed %llu\n", runs[i].target, (unsigned long long)runs[i].seed);
+        emulator_set(&runs[i]);
+        failed += _cmocka_run_group_tests(name, tests, count, open_all, close_all);
+    }
+    return failed;
 }

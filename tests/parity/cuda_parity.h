@@ -16,6 +16,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
 #include "kernels/device.h"
 #include "kernels/kernels.h"
 
@@ -60,10 +66,18 @@ struct kernel_weight *cuda_parity_weight(struct cuda_parity *p, struct operand *
 
 /* Runs after the three sides did: compares a result. */
 void cuda_parity_compare(struct cuda_parity *p, const struct operand *result, const char *what);
+/* The largest error is at most `limit`: for fp32 results whose plain error is accidental. */
+void cuda_parity_compare_absolute(struct cuda_parity *p, const struct operand *result,
+                                  const char *what, double limit);
 /* The CUDA side finished, and the emulator saw nothing wrong. */
 void cuda_parity_finish(struct cuda_parity *p);
 /* What the last comparison measured: ratio of root mean squares. */
 void cuda_parity_summary(void);
+
+/* Runs the tests three times: in file order and with two seeded orders of blocks, warps and lanes,
+ * the race and block checks on. Returns the number of failed tests. */
+int cuda_parity_main(const char *name, const struct CMUnitTest *tests, size_t count,
+                     struct cuda_parity *p);
 
 #define CUDA_RUN(p, name, args_type, ...)                                                          \
     for (enum side side = 0; side < SIDE_COUNT; side++) {                                          \

@@ -1,10 +1,4 @@
 /* Linear, convolution and their gradients: the CUDA kernels in the emulator against plain loops. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
 #include <stdlib.h>
 
 #include "base/alloc.h"
@@ -443,19 +437,6 @@ static void counts(void **state)
     assert_int_equal(n.matrix_loads, 4 * 8 * 10 * 2 * 7);
 }
 
-static int open_all(void **state)
-{
-    cuda_parity_open(&p);
-    return 0;
-}
-
-static int close_all(void **state)
-{
-    cuda_parity_summary();
-    cuda_parity_close(&p);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -463,16 +444,5 @@ int main(void)
         cmocka_unit_test(convolutions),   cmocka_unit_test(linear_gradients),
         cmocka_unit_test(geglu_epilogue), cmocka_unit_test(counts),
     };
-    int failed = 0;
-    static const struct emulator_options runs[] = {
-        {.target = 80, .seed = 0, .check_races = true, .check_global = true},
-        {.target = 86, .seed = 11, .check_races = true, .check_global = true},
-        {.target = 89, .seed = 12, .check_races = true, .check_global = true},
-    };
-    for (size_t i = 0; i < COUNT_OF(runs); i++) {
-        print_message("sm_%d, order seed %llu\n", runs[i].target, (unsigned long long)runs[i].seed);
-        emulator_set(&runs[i]);
-        failed += cmocka_run_group_tests(tests, open_all, close_all);
-    }
-    return failed;
+    return cuda_parity_main("cuda_gemm", tests, COUNT_OF(tests), &p);
 }
