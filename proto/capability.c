@@ -405,21 +405,59 @@ int capability_check_agent(const struct capability_set *s, const char *bridge_ag
                      missing);
 }
 
+static void add_promised(struct capability_set *s, const char *name, int version)
+{
+    for (size_t i = 0; i < COUNT_OF(promises); i++) {
+        if (!str_equal(promises[i].agent, name) || promises[i].version > version) continue;
+        char *copy = alloc_string(promises[i].names), *rest = NULL;
+        enum capability c;
+        for (char *word = strtok_r(copy, " ", &rest); word; word = strtok_r(NULL, " ", &rest))
+            if (capability_find(word, &c)) capability_add(s, c);
+        free(copy);
+    }
+}
+
+static void add_samplers(struct capability_set *s, const char *name, int version)
+{
+    for (size_t i = 0; i < COUNT_OF(sampler_promises); i++) {
+        const struct promise *row = &sampler_promises[i];
+        if (!str_equal(row->agent, name) || row->version > version) continue;
+        char *copy = alloc_string(row->names), *rest = NULL;
+        enum sampler sampler;
+        for (char *word = strtok_r(copy, " ", &rest); word; word = strtok_r(NULL, " ", &rest))
+            if (sampler_find(word, &sampler)) s->karras_samplers |= UINT64_C(1) << sampler;
+        free(copy);
+    }
+    s->samplers = s->karras_samplers;
+    if (str_equal(name, worker) && version >= 17) s->samplers |= UINT64_C(1) << SAMPLER_DDIM;
+    if (str_equal(name, webui)) s->samplers |= UINT64_C(1) << SAMPLER_DDIM;
+}
+
+struct capability_set capability_agent_set(const char *bridge_agent)
+{
+    struct capability_set s = {.families = (1u << FAMILY_COUNT) - 1, .controls = 0x1ff};
+    char name[128] = "";
+    int version = 0;
+    bool readable = split_agent(bridge_agent, name, &version);
+    bool known = false;
+    for (size_t i = 0; i < COUNT_OF(promises); i++)
+        known = known || (readable && str_equal(promises[i].agent, name));
+    if (known) {
+        add_promised(&s, name, version);
+        add_samplers(&s, name, version);
+    } else {
+        add_samplers(&s, worker, 23); /* the server's fallback, for samplers only */
+        capability_add(&s, CAPABILITY_KARRAS);
+    }
+    s.schedules = UINT64_C(1) << SCHEDULE_NORMAL | UINT64_C(1) << SCHEDULE_KARRAS;
+    if (capability_has(&s, CAPABILITY_SCHEDULER)) s.schedules = (UINT64_C(1) << SCHEDULE_COUNT) - 1;
+    return s;
+}
+
 bool capability_agent_known(const char *bridge_agent)
 {
-    char name[128];
-    int version;
-    if (!split_agent(bridge_agent, name, &version)) return false;
-    for (size_t i = 0; i < COUNT_OF(promises); i++) {
-        const char *r2 = strstr(promises[i].names, "r2 ");
-        size_t n = strlen(promises[i].names);
-        bool has = (r2 && (r2 == promises[i].names || r2[-1] == ' ')) ||
-                   (n >= 2 && str_ends(promises[i].names, "r2") &&
-                    (n == 2 || promises[i].names[n - 3] == ' '));
-        if (has && str_equal(promises[i].agent, name) && promises[i].version <= version)
-            return true;
-    }
-    return false;
+    struct capability_set s = capability_agent_set(bridge_agent);
+    return capability_has(&s, CAPABILITY_R2);
 }
 
 int capability_agent_factor_milli(const char *bridge_agent)

@@ -123,6 +123,8 @@ int capability_upstream_row(const struct capability_set *s, struct buf *page, st
  * the name promises nothing; ERR_UNSUPPORTED with the list of what is missing. */
 int capability_check_agent(const struct capability_set *s, const char *bridge_agent,
                            struct error *err);
+/* What the server's table says this name can do; an unknown name: nothing but classic samplers. */
+struct capability_set capability_agent_set(const char *bridge_agent);
 /* Does the server hand the default requests (r2) to this name? For `kiln why`. */
 bool capability_agent_known(const char *bridge_agent);
 /* Share of the told reward that the server credits this name: 1000, 900 or 750 thousandths (5.4).

@@ -25,7 +25,7 @@
     X(CENSORSHIP, "censorship")                                                                    \
     X(SOURCE_IMAGE, "source_image")                                                                \
     X(SOURCE_MASK, "source_mask")                                                                  \
-    X(EXTRA_SOURCE_IMAGE, "extra_source_image")                                                    \
+    X(EXTRA_SOURCE_IMAGE, "extra_source_images") /* as the server spells it */                     \
     X(BATCH_INDEX, "batch_index")                                                                  \
     X(INFORMATION, "information")                                                                  \
     X(AESTHETIC_SCORE, "aesthetic_score")
