@@ -3,19 +3,26 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
 
 #include "base/alloc.h"
+#include "base/now.h"
 #include "base/str.h"
 #include "kernels/cpu/cpu_packed.h"
 
 /* The instruction sets that this binary carries, best first. */
+#define DECLARE(isa)                                                                               \
+    extern const struct kernels cpu_table_##isa;                                                   \
+    double cpu_peak_loop_##isa(int64_t rounds, enum dtype dtype);
 #if defined(__x86_64__)
-extern const struct kernels cpu_table_avx512bf16, cpu_table_avx512, cpu_table_avx2;
+DECLARE(avx512bf16)
+DECLARE(avx512)
+DECLARE(avx2)
 #endif
-extern const struct kernels cpu_table_portable;
+DECLARE(portable)
 
 #if defined(__x86_64__)
 static bool has_avx2(void)
@@ -44,16 +51,18 @@ static const struct path {
     const char *asked; /* KILN_CPU; avx512-only leaves bf16 instructions alone, for tests */
     const char *label;
     const struct kernels *table;
+    double (*peak_loop)(int64_t rounds, enum dtype dtype);
     bool (*present)(void);
     bool fast_bf16; /* bfloat16 products in one instruction */
 } paths[] = {
 #if defined(__x86_64__)
-    {"avx512", "avx512 bf16", &cpu_table_avx512bf16, has_avx512bf16, true},
-    {"avx512", "avx512", &cpu_table_avx512, has_avx512, false},
-    {"avx512-only", "avx512", &cpu_table_avx512, has_avx512, false},
-    {"avx2", "avx2", &cpu_table_avx2, has_avx2, false},
+    {"avx512", "avx512 bf16", &cpu_table_avx512bf16, cpu_peak_loop_avx512bf16, has_avx512bf16,
+     true},
+    {"avx512", "avx512", &cpu_table_avx512, cpu_peak_loop_avx512, has_avx512, false},
+    {"avx512-only", "avx512", &cpu_table_avx512, cpu_peak_loop_avx512, has_avx512, false},
+    {"avx2", "avx2", &cpu_table_avx2, cpu_peak_loop_avx2, has_avx2, false},
 #endif
-    {"portable", "portable", &cpu_table_portable, has_portable, false},
+    {"portable", "portable", &cpu_table_portable, cpu_peak_loop_portable, has_portable, false},
 };
 
 static int choose_path(const struct path **path, struct error *err)
@@ -180,6 +189,36 @@ const struct kernels cpu_kernels = {.name = "cpu",
 #undef X
 };
 
+struct peak {
+    double (*loop)(int64_t rounds, enum dtype dtype);
+    enum dtype dtype;
+    double until;
+    double rate[POOL_THREADS_MAX];
+};
+
+/* A task a worker, in the thread's own processor time: other programs do not lower the peak. */
+static void peak_task(void *context, int64_t task, int worker)
+{
+    struct peak *p = context;
+    struct timespec before, after;
+    double done = 0;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &before);
+    while (now_seconds() < p->until) done += p->loop(20000, p->dtype);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &after);
+    double spent =
+        (double)(after.tv_sec - before.tv_sec) + (double)(after.tv_nsec - before.tv_nsec) * 1e-9;
+    if (done > 0) p->rate[worker] = done / spent * 1e-9;
+}
+
+double cpu_peak_gflops(struct device *d, enum dtype dtype, double seconds)
+{
+    struct peak p = {cpu_state(d)->peak_loop, dtype, now_seconds() + seconds, {0}};
+    double sum = 0;
+    pool_run(cpu_state(d)->pool, cpu_state(d)->threads, peak_task, &p);
+    for (int i = 0; i < cpu_state(d)->threads; i++) sum += p.rate[i];
+    return sum;
+}
+
 static void cpu_device_close(struct device *d)
 {
     struct cpu_state *s = cpu_state(d);
@@ -221,6 +260,7 @@ int cpu_device_open(struct device **device, const char *options, struct error *e
     d->state = s;
     d->close = cpu_device_close;
     s->table = path->table;
+    s->peak_loop = path->peak_loop;
     rc = pool_new(&s->pool, (int)threads, err);
     if (rc) goto fail;
     s->threads = pool_threads(s->pool);

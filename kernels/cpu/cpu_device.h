@@ -19,7 +19,8 @@ struct cpu_state {
     struct pool *pool;
     int threads;
     const struct kernels *table; /* of the chosen instruction set */
-    char *worker_memory;         /* CPU_WORKER_BYTES for each worker */
+    double (*peak_loop)(int64_t rounds, enum dtype dtype);
+    char *worker_memory; /* CPU_WORKER_BYTES for each worker */
     /* grows to what the largest kernel so far needed: packed keys, statistics, biases */
     char *scratch;
     size_t scratch_bytes, scratch_used;
@@ -27,6 +28,10 @@ struct cpu_state {
 
 /* options: NULL (one thread a core) or a thread count in decimal. */
 int cpu_device_open(struct device **device, const char *options, struct error *err);
+
+/* What the device could do at most: GFLOP/s of products from registers, all threads, measured now
+ * (`seconds` long). */
+double cpu_peak_gflops(struct device *d, enum dtype dtype, double seconds);
 
 static inline struct cpu_state *cpu_state(struct device *d)
 {

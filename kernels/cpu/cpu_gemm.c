@@ -6,20 +6,6 @@ ALWAYS_INLINE vf step_f32(vf c, vf a, vf b)
     return c + a * b;
 }
 
-#if VL == 16 && defined(__AVX512BF16__)
-ALWAYS_INLINE vf step_bf16(vf c, vu a, vu b)
-{
-    return (vf)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b);
-}
-#else
-/* The earlier element sits in the lower half. */
-ALWAYS_INLINE vf step_bf16(vf c, vu a, vu b)
-{
-    c += (vf)(a << 16) * (vf)(b << 16);
-    return c + (vf)(a & 0xffff0000u) * (vf)(b & 0xffff0000u);
-}
-#endif
-
 /* The microkernel: MR rows by NV vectors in registers over `steps`. */
 ALWAYS_INLINE void micro(const int mr, const int nv, float *restrict c, int64_t ldc,
                          const char *restrict a, const char *restrict b, int64_t steps,
@@ -40,7 +26,7 @@ ALWAYS_INLINE void micro(const int mr, const int nv, float *restrict c, int64_t 
             if (bf16) {
                 vu av = (vu){0} + *(const uint32_t *)(a + (size_t)i * GEMM_PITCH);
 #pragma GCC unroll 2
-                for (int v = 0; v < nv; v++) acc[i][v] = step_bf16(acc[i][v], av, (vu)bv[v]);
+                for (int v = 0; v < nv; v++) acc[i][v] = gemm_step_bf16(acc[i][v], av, (vu)bv[v]);
             } else {
                 vf av = vf_set(*(const float *)(a + (size_t)i * GEMM_PITCH));
 #pragma GCC unroll 2

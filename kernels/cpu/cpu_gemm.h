@@ -50,6 +50,21 @@ struct gemm {
     const void *context;
 };
 
+/* One k-step of two bfloat16 a lane: c += a . b */
+#if VL == 16 && defined(__AVX512BF16__)
+ALWAYS_INLINE vf gemm_step_bf16(vf c, vu a, vu b)
+{
+    return (vf)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b);
+}
+#else
+/* The earlier element sits in the lower half. */
+ALWAYS_INLINE vf gemm_step_bf16(vf c, vu a, vu b)
+{
+    c += (vf)(a << 16) * (vf)(b << 16);
+    return c + (vf)(a & 0xffff0000u) * (vf)(b & 0xffff0000u);
+}
+#endif
+
 /* bytes of packed B for k x n */
 size_t CPU_NAME(gemm_packed_bytes)(int64_t k, int64_t n, enum dtype dtype);
 void CPU_NAME(gemm_run)(struct device *d, const struct gemm *g);
