@@ -1,5 +1,7 @@
 #include "kernels/cpu/cpu_fill.h"
 
+#include "kernels/cpu/cpu_transpose.h"
+
 static void widen(float *to, const uint16_t *from, int64_t count)
 {
     FOR_VECTORS(i, count, vf_store(to, i, DTYPE_F32, vf_load(from, i, DTYPE_BF16)),
@@ -22,21 +24,31 @@ void fill_rows(const struct gemm *g, void *panel, int64_t m0, int64_t rows, int6
     }
 }
 
-ALWAYS_INLINE void transpose_rows(const struct matrix *x, char *panel, int64_t m0, int64_t rows,
-                                  int64_t k0, int64_t count, const enum dtype t)
+/* bf16 columns are widened into a square of floats first */
+static void transpose_half(const struct matrix *x, char *panel, int64_t m0, int64_t rows,
+                           int64_t k0, int64_t count)
 {
-    for (int64_t k = 0; k < count; k++) {
-        const void *from = at(x->data, (k0 + k) * x->ld + m0, t);
-        for (int64_t r = 0; r < rows; r++)
-            *(float *)(panel + r * GEMM_PITCH + k * 4) = f_load(from, r, t);
-    }
+    float wide[VL * VL];
+    for (int64_t k = 0; k < count; k += VL)
+        for (int64_t r = 0; r < rows; r += VL) {
+            int64_t height = count - k < VL ? count - k : VL, width = rows - r < VL ? rows - r : VL;
+            for (int64_t i = 0; i < height; i++)
+                *(vf *)(wide + i * VL) =
+                    vf_load_n(x->data, (k0 + k + i) * x->ld + m0 + r, DTYPE_BF16, (int)width);
+            transpose_words(panel + r * GEMM_PITCH + k * 4, GEMM_PITCH, wide, VL * 4, height, width,
+                            false);
+        }
 }
 
 void fill_transposed(const struct gemm *g, void *panel, int64_t m0, int64_t rows, int64_t k0,
                      int64_t count)
 {
     const struct matrix *x = g->context;
-    CPU_BY_DTYPE(x->dtype, transpose_rows, x, panel, m0, rows, k0, count);
+    if (x->dtype == DTYPE_F32)
+        transpose_words(panel, GEMM_PITCH, (const float *)x->data + k0 * x->ld + m0, x->ld * 4,
+                        count, rows, false);
+    else
+        transpose_half(x, panel, m0, rows, k0, count);
 }
 
 ALWAYS_INLINE void panels_of(const struct matrix *x, float *panels, int64_t k0, int64_t count,

@@ -31,6 +31,35 @@ ALWAYS_INLINE vf vf_exp(vf x)
     return (vf)((vi)p + power);
 }
 
+/* 2^x for x <= 0, exactly 1 at 0; anything below about -126 gives 0 or nearly so. `rough` is good to
+ * 1e-4, for results that are rounded to bfloat16; otherwise 1e-7. Minimax fits, constant term held. */
+ALWAYS_INLINE vf vf_exp2(vf x, const bool rough)
+{
+#if VL == 16
+    vf r = x - (vf)_mm512_roundscale_ps((__m512)x, 1); /* less its floor; reduce_ps is slower */
+    vf p =
+        rough
+            ? (r * 0.07706704f + 0.22764499f) * r + 0.69511679f
+            : ((((r * 2.1612915e-4f + 1.2467846e-3f) * r + 9.6754516e-3f) * r + 5.5485281e-2f) * r +
+               2.4022931e-1f) *
+                      r +
+                  6.9314704e-1f;
+    return (vf)_mm512_scalef_ps((__m512)(p * r + 1.0f), (__m512)x);
+#else
+    x = vf_max(x, vf_set(-126.0f));
+    vf shifted = x + 12582912.0f;
+    vf r = x - (shifted - 12582912.0f);
+    vf p =
+        rough
+            ? (r * 0.055008931f + 0.24221096f) * r + 0.69328293f
+            : ((((r * 1.5353362e-4f + 1.3398874e-3f) * r + 9.6184374e-3f) * r + 5.5503325e-2f) * r +
+               2.4022648e-1f) *
+                      r +
+                  6.9314720e-1f;
+    return (vf)((vi)(p * r + 1.0f) + (((vi)shifted) << 23));
+#endif
+}
+
 ALWAYS_INLINE vf vf_sigmoid(vf x)
 {
     return 1.0f / (1.0f + vf_exp(-x));

@@ -28,10 +28,10 @@
 #define VL 4
 #endif
 
-typedef float vf __attribute__((vector_size(VL * 4), aligned(4), may_alias));
-typedef int32_t vi __attribute__((vector_size(VL * 4), aligned(4), may_alias));
-typedef uint32_t vu __attribute__((vector_size(VL * 4), aligned(4), may_alias));
-typedef uint16_t vh __attribute__((vector_size(VL * 2), aligned(2), may_alias));
+typedef float vf __attribute__((vector_size(VL * 4), aligned(1), may_alias));
+typedef int32_t vi __attribute__((vector_size(VL * 4), aligned(1), may_alias));
+typedef uint32_t vu __attribute__((vector_size(VL * 4), aligned(1), may_alias));
+typedef uint16_t vh __attribute__((vector_size(VL * 2), aligned(1), may_alias));
 
 ALWAYS_INLINE vf vf_set(float x)
 {

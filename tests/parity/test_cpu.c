@@ -444,7 +444,7 @@ static void layer_norm(void **unused)
 
 struct attention_case {
     struct attention_args a;
-    bool accumulate;
+    bool accumulate, lse;
 };
 
 static struct attention_args attention_args_of(struct parity_run *run,
@@ -461,8 +461,9 @@ static struct attention_args attention_args_of(struct parity_run *run,
 
 static int run_attention(struct parity_run *run, const void *args, struct error *err)
 {
-    struct attention_args a = attention_args_of(run, args);
-    a.lse = run->data[4];
+    const struct attention_case *c = args;
+    struct attention_args a = attention_args_of(run, c);
+    if (c->lse) a.lse = run->data[4];
     return run->k->attention(run->d, &a, err);
 }
 
@@ -497,7 +498,9 @@ static void attention_once(int64_t n, int64_t heads, int64_t lq, int64_t lk, int
                                      .scale = 1 / sqrt((double)d),
                                      .causal = causal},
                                .accumulate = gap > 0};
-    for (int grad = 0; grad < 2; grad++) {
+    for (int i = 0; i < 3; i++) { /* inference, with sums, backward */
+        int grad = i == 2;
+        v.lse = i == 1;
         struct parity_case c = {.run = grad ? run_attention_grad : run_attention, .args = &v};
         snprintf(c.name, sizeof c.name, "attention%s n%lld heads %lld %lldx%lld d %lld causal %d",
                  grad ? "_grad" : "", (long long)n, (long long)heads, (long long)lq, (long long)lk,
