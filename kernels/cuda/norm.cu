@@ -105,13 +105,16 @@ template <class T> KERNEL(norm_threads, 2) group_statistics_kernel(const group_p
     const int channel = thread_index();
     const int64_t c = (int64_t)block_x() * slab_chunks * slab<T>::width + channel;
     if (channel >= slab_chunks * slab<T>::width || c >= p.a.c) return;
+    /* means are joined as distances to the first one: far from zero they would lose bits each time */
+    const float pivot = bits_to_float(shared_load<word8>(slab_cell<T>(0, channel)).word[0]);
     moments m = {0.0f, 0.0f, 0.0f};
     for (int lane = 0; lane < slab_lanes; lane++) {
         word8 pair = shared_load<word8>(slab_cell<T>(lane, channel));
-        m.join((float)s.rows_of(lane), bits_to_float(pair.word[0]), bits_to_float(pair.word[1]));
+        m.join((float)s.rows_of(lane), bits_to_float(pair.word[0]) - pivot,
+               bits_to_float(pair.word[1]));
     }
     global_store(p.plan.partial + ((s.image * p.plan.ranges + s.range) * p.a.c + c) * 2,
-                 word8{{float_to_bits(m.mean), float_to_bits(m.m2)}});
+                 word8{{float_to_bits(pivot + m.mean), float_to_bits(m.m2)}});
 }
 
 static constexpr int combine_threads = 128;
@@ -123,6 +126,8 @@ group_combine_kernel(const group_params p)
     const int t = thread_index();
     const int64_t image = block_y(), group = block_x(), width = p.a.c / p.a.groups;
     const int64_t items = p.plan.ranges * width;
+    const float pivot =
+        global_load<float>(p.plan.partial + (image * p.plan.ranges * p.a.c + group * width) * 2);
     moments m = {0.0f, 0.0f, 0.0f};
     for (int64_t i = t; i < items; i += combine_threads) {
         int64_t range = i / width, c = group * width + i % width;
@@ -130,7 +135,7 @@ group_combine_kernel(const group_params p)
         if (rows > p.plan.rows_per_range) rows = p.plan.rows_per_range;
         word8 pair =
             global_load<word8>(p.plan.partial + ((image * p.plan.ranges + range) * p.a.c + c) * 2);
-        m.join((float)rows, bits_to_float(pair.word[0]), bits_to_float(pair.word[1]));
+        m.join((float)rows, bits_to_float(pair.word[0]) - pivot, bits_to_float(pair.word[1]));
     }
     const shared_t cells = shared_base();
     shared_store(cells + t * 16,
@@ -145,7 +150,7 @@ group_combine_kernel(const group_params p)
         }
     }
     if (t != 0) return;
-    global_store(p.plan.mean + image * p.a.groups + group, m.mean);
+    global_store(p.plan.mean + image * p.a.groups + group, pivot + m.mean);
     global_store(p.plan.rstd + image * p.a.groups + group,
                  1.0f / sqrtf(m.m2 / m.count + (float)p.a.eps));
 }

@@ -222,7 +222,10 @@ void cuda_parity_compare(struct cuda_parity *p, const struct operand *o, const c
     struct measure plain = measure_errors(o, o->data[SIDE_PLAIN]);
     struct measure cuda = measure_errors(o, values);
     free(values);
-    double rms_limit = 2 * fmax(plain.rms, unit / 16), most_limit = 4 * fmax(plain.most, unit / 4);
+    /* plain loops keep statistics in double: in F32 their error can be a lucky fraction of the last
+     * place (layer norm of 8 numbers: 0.10 of it, the kernel 0.33) */
+    double rms_floor = unit / (o->dtype == DTYPE_F32 ? 4 : 16);
+    double rms_limit = 2 * fmax(plain.rms, rms_floor), most_limit = 4 * fmax(plain.most, unit / 4);
     compared++;
     double ratio = 2 * cuda.rms / rms_limit;
     if (ratio > worst_ratio) {
