@@ -255,11 +255,13 @@ static int run(int argc, char **argv)
     struct error err = {0};
     generate_options_init(&r->options);
     int rc = generate_options_parse(&r->options, argc, argv, &err);
+    bool usage = rc == ERR_INVALID;
     if (!rc) rc = check_output(r->options.output, &err);
     progress_start(&r->progress, r->options.quiet);
     if (!rc) rc = r->options.horde ? generate_on_horde(&r->options, &err) : work(r, &err);
     progress_end(&r->progress);
-    int code = rc ? command_fail(&command_generate, &err) : EXIT_DONE;
+    if (rc) command_fail(&command_generate, &err);
+    int code = usage ? EXIT_USAGE : rc ? EXIT_FAILED : EXIT_DONE;
     for (int i = 0; i < r->written; i++) free(r->paths[i]);
     generate_options_release(&r->options);
     free(r);
