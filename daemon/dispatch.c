@@ -1,0 +1,487 @@
+/* dispatch.c - READY to GENERATING and back: which engine gets which job, and what it says. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/alloc.h"
+#include "base/log.h"
+#include "base/now.h"
+#include "base/str.h"
+#include "daemon/fault_point.h"
+#include "daemon/job.h"
+
+#define ADMISSION_SPARE 1.2
+
+/* ---- choosing ---- */
+
+static int jobs_at(const struct worker *w, const struct engine_process *e, const struct job **first)
+{
+    int count = 0;
+    for (const struct job *j = w->jobs; j; j = j->next)
+        if (j->engine == e) {
+            count++;
+            if (first) *first = j; /* the oldest: the list has the newest first */
+        }
+    return count;
+}
+
+static int room_at(const struct worker *w, const struct engine_process *e)
+{
+    int most = (int)w->config.max_threads + (w->config.queue_size > 0 ? 1 : 0);
+    return engine_process_state(e) == ENGINE_READY ? most - jobs_at(w, e, NULL) : 0;
+}
+
+static double work_of(const struct job *job)
+{
+    return (double)job->width_px * job->height_px * job->work_steps * job->count;
+}
+
+/* seconds it should take there; 0 unknown */
+static double estimate_s(const struct worker *w, const struct engine_process *e,
+                         const struct job *job)
+{
+    double speed = w->speed[worker_engine_index(w, e)];
+    return !job->form && speed > 0 ? work_of(job) / speed : 0;
+}
+
+static bool form_fits(const struct engine_process *e, const struct job *job)
+{
+    const struct engine_hello *h = engine_process_hello(e);
+    for (int i = 0; i < h->form_count; i++)
+        if (str_equal(h->forms[i], job->what)) return true;
+    return false;
+}
+
+/* The oldest READY job, but one that needs the model the engine holds goes first while the oldest
+ * has spent less than a quarter of its time. */
+static struct job *choose(struct worker *w, const struct engine_process *e)
+{
+    struct job *oldest = NULL, *same = NULL;
+    const struct job *running = NULL;
+    jobs_at(w, e, &running);
+    for (struct job *j = w->jobs; j; j = j->next) {
+        if (j->engine || j->pages || !job_in_state(j, JOB_READY)) continue;
+        if (j->form && !form_fits(e, j)) continue;
+        oldest = j;
+        if (running && str_equal(running->what, j->what)) same = j;
+    }
+    if (!oldest || !same) return oldest;
+    return now_ms() - oldest->popped_ms > (int64_t)oldest->ttl_s * 250 ? oldest : same;
+}
+
+/* ---- giving ---- */
+
+static void to_engine(struct job *job);
+
+static void on_started(void *data, int rc, const struct error *err)
+{
+    struct job *job = data;
+    for (int i = 0; i < job->count; i++)
+        if (!rc && job->images[i].state == JOB_READY && !job->images[i].ended)
+            job->images[i].state = JOB_GENERATING;
+    job_page_back(job);
+    fault_point(FAULT_JOB_STARTED);
+    if (rc) {
+        job->engine = NULL;
+        job_fault(job, "the ledger did not take it");
+        job_settle(job);
+        return;
+    }
+    to_engine(job);
+}
+
+static void give(struct job *job, struct engine_process *e)
+{
+    struct page *p = page_new();
+    job->engine = e;
+    job->launch_id = engine_process_launch(e);
+    job->given_ms = now_ms();
+    job->phase = ENGINE_PHASE_QUEUED;
+    job->step = job->step_count = 0;
+    for (int i = 0; i < job->count; i++) {
+        struct job_image *image = &job->images[i];
+        if (image->ended || image->state != JOB_READY) continue;
+        image->busy = true;
+        page_event(p, image->id, JOB_EVENT_STARTED, NULL);
+        page_intent(p, image->id, EFFECT_ENGINE);
+    }
+    job->pages++;
+    page_give(p, job->w->clerk, on_started, job);
+}
+
+void dispatch(struct worker *w)
+{
+    for (int i = 0; i < w->engine_count; i++) {
+        struct engine_process *e = w->engines[i];
+        struct job *job;
+        while (room_at(w, e) > 0 && (job = choose(w, e))) {
+            double left_s = (double)(job_deadline_ms(job) - now_ms()) / 1000;
+            double need_s = estimate_s(w, e, job) * ADMISSION_SPARE;
+            if (left_s <= 0 || need_s > left_s) {
+                job_fault(job,
+                          left_s <= 0 ? "its time is over" : "it cannot be done in the time left");
+                continue;
+            }
+            give(job, e);
+        }
+    }
+}
+
+/* back to READY: its engine is gone or asked to try once more */
+static void on_returned(void *data, int rc, const struct error *err)
+{
+    struct job *job = data;
+    for (int i = 0; i < job->count; i++)
+        if (!rc && job->images[i].state == JOB_GENERATING && !job->images[i].ended)
+            job->images[i].state = JOB_READY;
+    job_page_back(job);
+    if (job->runs >= JOB_RUNS_MAX) {
+        job_blame_model(job);
+        job_fault(job, "engines ended over it twice");
+    } else if (rc) {
+        job_fault(job, "the ledger did not take it");
+    }
+    dispatch(job->w);
+    job_settle(job);
+}
+
+static void take_back(struct job *job, const char *why)
+{
+    struct page *p = page_new();
+    int count = 0;
+    job->engine = NULL;
+    for (int i = 0; i < job->count; i++) {
+        struct job_image *image = &job->images[i];
+        if (image->ended || image->state != JOB_GENERATING || image->fault[0]) continue;
+        image->busy = true;
+        page_result(p, image->id, EFFECT_ENGINE, 0, why);
+        page_event(p, image->id, JOB_EVENT_RETURNED, why);
+        count++;
+    }
+    log_info("job.returned", "pop=%s images=%d reason=\"%s\"", job->pop, count, why);
+    job->pages++;
+    page_give(p, job->w->clerk, on_returned, job);
+}
+
+/* ---- the messages ---- */
+
+static bool word_in(const struct config_list *words, const char *prompt)
+{
+    for (unsigned i = 0; i < words->count; i++)
+        if (strcasestr(prompt, words->items[i])) return true;
+    return false;
+}
+
+static int send_load(struct job *job, struct worker_model *m, struct error *err)
+{
+    struct engine_msg load;
+    engine_msg_init(&load, ENGINE_LOAD, job->launch_id, "");
+    load.load.model = m->name;
+    load.load.path = m->path;
+    load.load.precision = job->w->config.precision;
+    return engine_process_send(job->engine, &load, err);
+}
+
+static int send_generate(struct job *job, struct error *err)
+{
+    struct worker *w = job->w;
+    struct horde_job *h = &job->horde;
+    struct worker_model *m = worker_find_model(w, job->what);
+    struct engine_msg g;
+    if (!m) return error_set(err, ERR_NOT_FOUND, "its model is not offered any more");
+    int rc = send_load(job, m, err);
+    if (rc) return rc;
+    engine_msg_init(&g, ENGINE_GENERATE, job->launch_id, job->pop);
+    struct image_request empty = g.generate.request;
+    g.generate.request = h->request; /* borrowed: what it owns stays the job's */
+    g.generate.request.model = m->name;
+    g.generate.request.count = job->count;
+    g.generate.request.source = job->source;
+    g.generate.request.mask = job->mask;
+    if (h->request.control_type) {
+        g.generate.request.control_image = job->source;
+        g.generate.request.source = (struct blob){0};
+    }
+    for (int i = 0; i < h->post_count && i < ENGINE_POST_MAX; i++)
+        g.generate.post_processing[g.generate.post_count++] = h->post_processing[i];
+    g.generate.facefixer_strength = h->facefixer_strength;
+    g.generate.format = ENGINE_FORMAT_WEBP;
+    g.generate.check_safety = !w->config.horde_loopback || worker_has_safety(w);
+    g.generate.censor_nsfw = !w->config.nsfw || w->config.censor_nsfw || h->use_nsfw_censor ||
+                             word_in(&w->config.censorlist, h->request.prompt);
+    g.generate.deadline_seconds = (double)(job_deadline_ms(job) - now_ms()) / 1000;
+    if (g.generate.deadline_seconds < 0.1) g.generate.deadline_seconds = 0.1;
+    rc = engine_process_send(job->engine, &g, err);
+    g.generate.request = empty;
+    image_request_release(&g.generate.request);
+    return rc;
+}
+
+static int send_form(struct job *job, struct error *err)
+{
+    struct engine_msg a;
+    engine_msg_init(&a, ENGINE_ALCHEMY, job->launch_id, job->pop);
+    a.alchemy.form = job->forms.list[0].form;
+    a.alchemy.control_type = job->forms.list[0].control_type;
+    a.alchemy.source = job->source;
+    a.alchemy.check_safety = !job->w->config.horde_loopback || worker_has_safety(job->w);
+    return engine_process_send(job->engine, &a, err);
+}
+
+static void to_engine(struct job *job)
+{
+    struct error err = {0};
+    /* it may have died while the ledger wrote */
+    if (job->launch_id != engine_process_launch(job->engine) ||
+        engine_process_state(job->engine) != ENGINE_READY) {
+        take_back(job, "its engine ended before it began");
+        return;
+    }
+    int rc = job->form ? send_form(job, &err) : send_generate(job, &err);
+    if (rc == ERR_DEVICE) {
+        take_back(job, err.text);
+    } else if (rc) {
+        job->engine = NULL;
+        job_fault(job, err.text);
+        job_settle(job);
+    } else {
+        fault_point(FAULT_JOB_SENT);
+    }
+}
+
+/* ---- what came back ---- */
+
+static void learn_speed(struct worker *w, const struct engine_process *e, const struct job *job,
+                        double seconds)
+{
+    double *speed = &w->speed[worker_engine_index(w, e)];
+    double now = seconds > 0 ? work_of(job) / seconds : 0;
+    if (now > 0) *speed = *speed > 0 ? 0.7 * *speed + 0.3 * now : now;
+    w->busy_ms += (int64_t)(seconds * 1000);
+}
+
+/* "lora:download_failed:name", in the Horde's words */
+static void take_note(struct job *job, const char *note)
+{
+    char type[32], value[32];
+    int used = 0;
+    if (sscanf(note, "%31[^:]:%31[^:]%n", type, value, &used) != 2) return;
+    for (int t = 0; t < METADATA_TYPE_COUNT; t++)
+        for (int v = 0; v < METADATA_VALUE_COUNT; v++)
+            if (str_equal(type, metadata_type_name((enum metadata_type)t)) &&
+                str_equal(value, metadata_value_name((enum metadata_value)v)))
+                job_note(job->notes, (enum metadata_type)t, (enum metadata_value)v,
+                         note[used] == ':' ? note + used + 1 : NULL);
+}
+
+/* S2, S3: 0, or ERR_* when the image must not leave */
+static int judge(struct job *job, struct job_image *image, const struct engine_image *from,
+                 struct error *err)
+{
+    bool exempt = job->w->config.horde_loopback && !worker_has_safety(job->w);
+    if (from->verdict == ENGINE_VERDICT_FAILED || (from->verdict == ENGINE_VERDICT_NONE && !exempt))
+        return error_set(err, ERR_UNSUPPORTED, "the safety check broke");
+    if (!from->bytes.data || !from->bytes.length)
+        return error_set(err, ERR_FORMAT, "the engine gave an empty image");
+    str_copy(image->notes, sizeof image->notes, job->notes);
+    if (from->verdict == ENGINE_VERDICT_CSAM) {
+        if (!from->censored)
+            return error_set(err, ERR_INTERNAL, "flagged pixels were not replaced");
+        str_copy(image->verdict, sizeof image->verdict, "csam");
+        job_note(image->notes, METADATA_CENSORSHIP, METADATA_VALUE_CSAM, NULL);
+    } else if (from->censored) {
+        str_copy(image->verdict, sizeof image->verdict, "censored");
+        job_note(image->notes, METADATA_CENSORSHIP, METADATA_VALUE_NSFW, NULL);
+    } else if (from->verdict == ENGINE_VERDICT_NSFW) {
+        str_copy(image->verdict, sizeof image->verdict, "nsfw");
+        job_note(image->notes, METADATA_INFORMATION, METADATA_VALUE_NSFW, NULL);
+    } else {
+        str_copy(image->verdict, sizeof image->verdict, "ok");
+    }
+    if (job->count > 1 || image->index) {
+        char number[8];
+        snprintf(number, sizeof number, "%d", image->index);
+        job_note(image->notes, METADATA_BATCH_INDEX, METADATA_VALUE_SEE_REF, number);
+    }
+    return 0;
+}
+
+static void once_more_or_fault(struct job *job, const char *why)
+{
+    job->engine = NULL;
+    if (++job->runs < JOB_RUNS_MAX) {
+        take_back(job, why);
+        return;
+    }
+    job_blame_model(job);
+    job_fault(job, why);
+    job_settle(job);
+    dispatch(job->w);
+}
+
+static void take_result(struct job *job, struct engine_process *e, struct engine_msg *m)
+{
+    struct engine_result *r = &m->result;
+    struct error err = {0};
+    double seconds = 0;
+    if (fault_point(FAULT_RESULT_ARRIVED)) {
+        once_more_or_fault(job, "a test's fault");
+        return;
+    }
+    if (r->image_count != job->count) {
+        once_more_or_fault(job, "the engine gave another number of images than asked");
+        return;
+    }
+    for (int i = 0; i < r->note_count; i++) take_note(job, r->notes[i]);
+    for (int p = 0; p < ENGINE_PHASE_COUNT; p++)
+        if (p != ENGINE_PHASE_QUEUED) seconds += r->seconds[p];
+    for (int i = 0; i < job->count; i++) {
+        struct job_image *image = &job->images[i];
+        if (judge(job, image, &r->images[i], &err)) {
+            once_more_or_fault(job, err.text);
+            return;
+        }
+    }
+    for (int i = 0; i < job->count; i++) {
+        job->images[i].bytes = r->images[i].bytes;
+        r->images[i].bytes.data = NULL; /* taken */
+    }
+    double computing = seconds - r->seconds[ENGINE_PHASE_LOAD];
+    learn_speed(job->w, e, job,
+                computing > 0 ? computing : (double)(now_ms() - job->given_ms) / 1000);
+    struct worker_model *model = worker_find_model(job->w, job->what);
+    if (model) {
+        model->failures = 0;
+        model->jobs += job->count;
+        if (r->model_sha256 && *r->model_sha256)
+            str_copy(model->sha256, sizeof model->sha256, r->model_sha256);
+    }
+    job->engine = NULL;
+    job_checked(job, seconds, r->joules);
+}
+
+static void take_form_result(struct job *job, struct engine_msg *m)
+{
+    struct engine_alchemy_result *r = &m->alchemy_result;
+    struct job_image *image = &job->images[0];
+    struct horde_alchemy_submit s = {.id = image->id,
+                                     .form = job->what,
+                                     .kind = alchemy_form_result(job->forms.list[0].form),
+                                     .text = r->text,
+                                     .flag = r->flag,
+                                     .number = r->number,
+                                     .words = r->words,
+                                     .word_count = r->word_count};
+    struct buf body;
+    struct error err = {0};
+    buf_init(&body, 4 << 20);
+    int rc = 0;
+    if (s.kind == ALCHEMY_IMAGE) {
+        rc = judge(job, image, &r->image, &err);
+        if (!rc && !image->upload_url)
+            rc = error_set(&err, ERR_FORMAT, "the Horde gave no upload URL");
+    }
+    if (!rc) rc = horde_alchemy_submit_format(&s, &body, &err);
+    if (rc) {
+        buf_release(&body);
+        once_more_or_fault(job, err.text);
+        return;
+    }
+    if (s.kind == ALCHEMY_IMAGE) {
+        image->bytes = r->image.bytes;
+        r->image.bytes.data = NULL;
+    } else {
+        str_copy(image->verdict, sizeof image->verdict, "ok");
+    }
+    size_t length;
+    free(job->result);
+    job->result = (char *)buf_take(&body, &length);
+    /* the answer is small: it stands in the ledger's notes, so that a restart can send it */
+    if (length < sizeof image->notes) str_copy(image->notes, sizeof image->notes, job->result);
+    job->engine = NULL;
+    job_checked(job, r->seconds, r->joules);
+}
+
+static void take_error(struct job *job, struct engine_process *e, const struct engine_failure *f)
+{
+    char why[256];
+    str_clean(why, sizeof why, f->text ? f->text : error_word(f->code));
+    if (f->code == ERR_DEVICE || f->fatal) return; /* its end follows, and takes the job back */
+    if (f->code == ERR_NO_MEMORY && !job->lean) {  /* E2: once more, alone and lean */
+        job->lean = true;
+        job->engine = NULL;
+        take_back(job, why);
+        return;
+    }
+    job->engine = NULL;
+    if (f->code == ERR_CANCELED) {
+        job_fault(job, "it was not done in the time");
+    } else {
+        if (f->code != ERR_INVALID && f->code != ERR_UNSUPPORTED) job_blame_model(job);
+        job_fault(job, why);
+    }
+    dispatch(job->w);
+    job_settle(job);
+}
+
+static void take_loaded(struct worker *w, const struct engine_loaded *l)
+{
+    struct worker_model *m = worker_find_model(w, l->model ? l->model : "");
+    if (!m) return;
+    if (l->family) family_find(l->family, &m->family);
+    if (l->sha256 && *l->sha256) str_copy(m->sha256, sizeof m->sha256, l->sha256);
+}
+
+void dispatch_message(struct worker *w, struct engine_process *e, struct engine_msg *m)
+{
+    if (m->kind == ENGINE_LOADED) {
+        take_loaded(w, &m->loaded);
+        return;
+    }
+    struct job *job = m->job_id[0] ? job_find(w, m->job_id) : NULL;
+    if (!job || job->engine != e || job->launch_id != m->launch_id) {
+        if (m->kind == ENGINE_ERROR)
+            log_warn("engine.error", "device=%s text=\"%s\"", engine_process_device(e),
+                     m->error.text ? m->error.text : "");
+        return;
+    }
+    switch (m->kind) {
+    case ENGINE_PROGRESS:
+        if (m->progress.phase == ENGINE_PHASE_SAMPLE && m->progress.step > job->step &&
+            job->phase == ENGINE_PHASE_SAMPLE)
+            engine_process_step(e, (m->progress.seconds - job->step_at) /
+                                       (m->progress.step - job->step));
+        job->phase = m->progress.phase;
+        job->step = m->progress.step;
+        job->step_count = m->progress.steps;
+        job->step_at = m->progress.seconds;
+        break;
+    case ENGINE_RESULT: take_result(job, e, m); break;
+    case ENGINE_ALCHEMY_RESULT: take_form_result(job, m); break;
+    case ENGINE_ERROR: take_error(job, e, &m->error); break;
+    default: break;
+    }
+}
+
+void dispatch_gone(struct worker *w, struct engine_process *e, uint64_t launch_id, const char *why)
+{
+    const struct job *oldest = NULL;
+    jobs_at(w, e, &oldest);
+    for (struct job *j = w->jobs, *next; j; j = next) {
+        next = j->next;
+        if (j->engine != e || j->launch_id != launch_id) continue;
+        /* only the one it was working on is to blame */
+        if (j == oldest || j->phase != ENGINE_PHASE_QUEUED) j->runs++;
+        if (j->pages) continue; /* on_started or to_engine will see it */
+        take_back(j, why);
+    }
+    worker_look(w);
+}
+
+void dispatch_ready(struct worker *w, struct engine_process *e)
+{
+    dispatch(w);
+    worker_look(w);
+}

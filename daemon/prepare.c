@@ -1,0 +1,180 @@
+/* prepare.c - POPPED to READY: what must be refused, and what must be fetched first. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "daemon/fault_point.h"
+#include "daemon/job.h"
+
+#define FETCH_TRIES_MAX 4
+
+static void on_ready(void *data, int rc, const struct error *err)
+{
+    struct job *job = data;
+    for (int i = 0; i < job->count; i++) {
+        struct job_image *image = &job->images[i];
+        if (!rc && !image->ended && image->state == JOB_POPPED) image->state = JOB_READY;
+    }
+    job_page_back(job);
+    if (rc) job_fault(job, "the ledger did not take it");
+    job->ready_ms = job->popped_ms;
+    fault_point(FAULT_JOB_READY);
+    dispatch(job->w);
+    job_settle(job);
+}
+
+static void now_ready(struct job *job)
+{
+    struct page *p = page_new();
+    for (int i = 0; i < job->count; i++) {
+        if (job->images[i].ended || job->images[i].state != JOB_POPPED) continue;
+        job->images[i].busy = true;
+        page_event(p, job->images[i].id, JOB_EVENT_PREPARED, NULL);
+    }
+    job->pages++;
+    page_give(p, job->w->clerk, on_ready, job);
+}
+
+/* ---- source images ---- */
+
+static void fetch_next(struct job *job);
+
+static void on_fetch_alarm(void *data)
+{
+    fetch_next(data);
+}
+
+static void on_fetched(void *data, const struct http_reply *reply)
+{
+    struct job *job = data;
+    struct blob *to = job->source.data ? &job->mask : &job->source;
+    job->fetch = NULL;
+    if (reply->status == 200 && reply->length) {
+        to->data = alloc_zero(1, reply->length);
+        memcpy(to->data, reply->body, reply->length);
+        to->length = reply->length;
+        job->fetch_tries = 0;
+        fetch_next(job);
+    } else if (reply->err.code == ERR_REFUSED || ++job->fetch_tries >= FETCH_TRIES_MAX) {
+        char why[300];
+        snprintf(why, sizeof why, "its source image cannot be fetched: %s",
+                 reply->status ? "the store refused" : reply->err.text);
+        job_fault(job, why);
+        job_settle(job);
+    } else {
+        alarm_set(job->w->alarms, &job->fetch_alarm, 500 * job->fetch_tries, on_fetch_alarm, job);
+    }
+}
+
+static const char *wanted_url(struct job *job, struct blob **to)
+{
+    *to = NULL;
+    const char *source = job->form ? job->forms.list[0].source_image : job->horde.source_image;
+    const char *mask = job->form ? NULL : job->horde.source_mask;
+    if (!job->form && job->horde.request.source_use == SOURCE_NONE) return NULL;
+    if (source && !job->source.data) return *to = &job->source, source;
+    if (mask && !job->mask.data) return *to = &job->mask, mask;
+    return NULL;
+}
+
+static void fetch_next(struct job *job)
+{
+    struct blob *to;
+    struct error err = {0};
+    for (const char *from; (from = wanted_url(job, &to));) {
+        if (horde_source_is_url(from)) {
+            struct http_request r = {.use = HTTP_FETCH,
+                                     .method = "GET",
+                                     .url = from,
+                                     .limit_bytes = HTTP_SOURCE_BYTES_MAX,
+                                     .done = on_fetched,
+                                     .data = job};
+            job->fetch = http_send(job->w->http, &r);
+            return;
+        }
+        if (horde_source_decode(to, from, HTTP_SOURCE_BYTES_MAX, &err)) {
+            job_fault(job, "its source image is no base64 of an image");
+            job_settle(job);
+            return;
+        }
+    }
+    now_ready(job);
+}
+
+/* ---- LoRAs and embeddings: what the cache has; the others are named, the image is still made ---- */
+
+static char *in_cache(const struct worker *w, const char *folder, const char *name)
+{
+    static const char *const ends[] = {".safetensors", ".pt", ""};
+    if (strchr(name, '/') || name[0] == '.' || strlen(name) > 200) return NULL;
+    for (unsigned i = 0; i < COUNT_OF(ends); i++) {
+        char *path = alloc_printf("%s/%s/%s%s", w->folders.cache, folder, name, ends[i]);
+        if (!access(path, R_OK)) return path;
+        free(path);
+    }
+    return NULL;
+}
+
+static void take_extras(struct job *job)
+{
+    struct horde_job *h = &job->horde;
+    struct image_request *r = &h->request;
+    for (int i = 0; i < h->lora_count; i++) {
+        char *path = in_cache(job->w, "loras", h->loras[i].name);
+        if (!path) {
+            job_note(job->notes, METADATA_LORA, METADATA_VALUE_DOWNLOAD_FAILED, h->loras[i].name);
+            continue;
+        }
+        struct request_lora *to = &r->loras[r->lora_count++];
+        to->path = path;
+        to->name = alloc_string(h->loras[i].name);
+        to->model_strength = h->loras[i].model_strength;
+        to->clip_strength = h->loras[i].clip_strength;
+    }
+    for (int i = 0; i < h->ti_count; i++) {
+        char *path = in_cache(job->w, "embeddings", h->tis[i].name);
+        if (!path) {
+            job_note(job->notes, METADATA_TI, METADATA_VALUE_DOWNLOAD_FAILED, h->tis[i].name);
+            continue;
+        }
+        struct request_embedding *to = &r->embeddings[r->embedding_count++];
+        to->path = path;
+        to->name = alloc_string(h->tis[i].name);
+        to->strength = h->tis[i].strength;
+    }
+}
+
+static int refuse_image(struct job *job, struct error *err)
+{
+    struct worker *w = job->w;
+    struct worker_model *m = worker_find_model(w, job->what);
+    struct capability_set able = worker_able(w);
+    if (!m || m->missing)
+        return error_set(err, ERR_NOT_FOUND, "the model was not offered, or its file is gone");
+    if ((int64_t)job->width_px * job->height_px > w->config.max_power * 32768)
+        return error_set(err, ERR_UNSUPPORTED, "%dx%d is larger than max_power %lld allows",
+                         job->width_px, job->height_px, (long long)w->config.max_power);
+    int rc = capability_refuse(&able, &job->horde, m->family, err);
+    if (!rc) rc = image_request_check(&job->horde.request, err);
+    return rc;
+}
+
+void job_prepare(struct job *job)
+{
+    struct error err = {0};
+    int rc = 0;
+    if (job->form && job->forms.list[0].form == ALCHEMY_UNKNOWN)
+        rc = error_set(&err, ERR_UNSUPPORTED, "this worker has no such form");
+    if (!job->form) rc = refuse_image(job, &err);
+    if (rc) {
+        job_fault(job, err.text);
+        job_settle(job);
+        return;
+    }
+    if (!job->form) take_extras(job);
+    fetch_next(job);
+}

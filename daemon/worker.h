@@ -1,0 +1,140 @@
+/*
+ * worker.h - kilnd's one owner: configuration, loop, network, ledger, engines, jobs.
+ *
+ * Place    made by kilnd.c; every other file of the daemon works on a part of it.
+ * Owner    worker_new / worker_free. The loop's thread alone; the ledger behind it is the clerk's.
+ * Failure  worker_start: as config, ledger and socket fail; main turns it into an exit code.
+ */
+#ifndef DAEMON_WORKER_H
+#define DAEMON_WORKER_H
+
+#include <uv.h>
+
+#include "config/config.h"
+#include "config/folders.h"
+#include "daemon/alarm.h"
+#include "daemon/backoff.h"
+#include "daemon/budget.h"
+#include "daemon/clerk.h"
+#include "daemon/engine_process.h"
+#include "daemon/gate.h"
+#include "daemon/http.h"
+#include "proto/capability.h"
+#include "proto/horde_pop.h"
+
+#define WORKER_ENGINES_MAX 16
+#define WORKER_MODELS_MAX HORDE_MODELS_MAX
+#define WORKER_NOTICES_MAX 16
+#define WORKER_SKIPPED_MAX 24
+
+struct job;
+struct control;
+
+enum worker_phase { WORKER_RUNNING, WORKER_DRAINING, WORKER_LEAVING };
+
+struct worker_model { /* something the worker may offer */
+    char *name, *path;
+    enum family family;
+    bool missing; /* no file */
+    int failures; /* in a row; 3 open the breaker */
+    int64_t broken_until_ms;
+    int64_t jobs;
+    bool offered; /* in the last pop */
+    int loaded_engines;
+    char sha256[68];
+};
+
+struct worker_notice {
+    char id[64], origin[64], text[512], expiry[64];
+};
+
+struct worker_skipped {
+    char name[32];
+    int64_t count;
+};
+
+/* One per kind of work: the image worker and the alchemist pop on their own. */
+struct popper {
+    struct worker *w;
+    bool form;
+    struct alarm alarm;
+    struct http_call *call;
+    struct backoff trouble;
+    int64_t idle_ms; /* wait after an empty reply */
+    int64_t last_ms; /* when the last left; -1 never */
+    int64_t last_wall_ms;
+    bool stopped; /* only the operator can change that */
+    int64_t stopped_until_ms;
+    char why_stopped[256];
+    bool maintenance; /* the Horde has this worker in maintenance */
+    char notice[256]; /* what the Horde said last; "" when all is well */
+    bool drop_priority;
+    struct worker_skipped skipped[WORKER_SKIPPED_MAX];
+    int skipped_count;
+};
+
+struct worker {
+    uv_loop_t *loop;
+    char *config_path;
+    struct config config;
+    struct folders folders;
+    const char **upload_hosts; /* NULL-terminated, into config */
+    struct alarms *alarms;
+    struct http *http;
+    struct clerk *clerk;
+    struct control *control;
+    struct engine_process *engines[WORKER_ENGINES_MAX];
+    int engine_count;
+    struct worker_model *models;
+    int model_count;
+    struct popper images, forms;
+    struct gate gate;
+    struct budget budget;
+    struct job *jobs; /* newest first */
+    struct alarm dispatching, account, stats, drain, watchdog, backup, probe;
+    struct backoff horde; /* one for all submits: an outage is one outage */
+    int64_t outage_until_ms;
+    enum worker_phase phase;
+    bool drain_over, recovering;
+    int exit_code;
+
+    /* what the Horde says about the owner */
+    char user[128], server_version[32];
+    bool known, trusted;
+    int64_t balance_milli;
+    struct ledger_account account_last;
+    bool account_known;
+    int64_t postings_at_account;
+    struct worker_notice notices[WORKER_NOTICES_MAX];
+    int notice_count;
+
+    int64_t started_ms, started_wall_ms, last_job_wall_ms;
+    int64_t settled_run, faulted_run; /* since the start */
+    char boot[40];
+    double speed[WORKER_ENGINES_MAX]; /* pixel-steps a second, smoothed; 0 unknown */
+    int64_t busy_ms;                  /* engines' computing time since the start */
+};
+
+int worker_new(struct worker **w, uv_loop_t *loop, const char *config_path, struct error *err);
+int worker_start(struct worker *w, struct error *err);
+void worker_free(struct worker *w); /* after the loop ended */
+
+/* SIGTERM: the first drains, the second faults what is left at once. */
+void worker_leave(struct worker *w);
+/* All or nothing; the old configuration stays when the new one does not do. */
+int worker_reload(struct worker *w, struct error *err);
+/* Something changed (capacity, gates, engines): look again at what can be done. */
+void worker_look(struct worker *w);
+/* Engines are gone, books are closed: the loop ends. */
+void worker_maybe_end(struct worker *w);
+
+/* What can be done now: built, by the engines present, allowed by the configuration. */
+struct capability_set worker_able(const struct worker *w);
+bool worker_has_safety(const struct worker *w);
+struct worker_model *worker_find_model(struct worker *w, const char *name);
+int worker_capacity(const struct worker *w); /* images or forms that may be open before CHECKED */
+struct engine_process *worker_any_engine(const struct worker *w); /* READY, or NULL */
+int worker_engine_index(const struct worker *w, const struct engine_process *e);
+void worker_read_models(struct worker *w);
+
+#endif
