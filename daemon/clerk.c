@@ -234,6 +234,11 @@ void clerk_stop(struct clerk *c)
     pthread_mutex_unlock(&c->lock);
     pthread_join(c->thread, NULL);
     finish(c);
+    /* what the last answers gave is done here and now */
+    while (c->waiting.first) {
+        do_tasks(c, list_take_all(&c->waiting));
+        finish(c);
+    }
     ledger_close(c->ledger);
     uv_close((uv_handle_t *)&c->wake, on_closed);
 }

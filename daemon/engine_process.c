@@ -39,6 +39,8 @@ struct engine_process {
     int64_t deaths_ms[ENGINE_RESTARTS_MAX];
     int restarts, stop_signal;
     char trouble[256];
+    void (*freed)(void *data);
+    void *freed_data;
     double steps[STEPS_KEPT];
     int step_count;
 };
@@ -228,7 +230,10 @@ static void free_self(struct engine_process *e)
     free(e->device);
     free(e->precision);
     free(e->cache);
+    void (*freed)(void *data) = e->freed;
+    void *data = e->freed_data;
     free(e);
+    if (freed) freed(data);
 }
 
 static void on_closed(uv_handle_t *handle)
@@ -292,7 +297,7 @@ static void end_life(struct engine_process *e, const char *why)
     e->events.gone(e->data, e, life->launch_id, why);
 }
 
-static void on_exit(uv_process_t *process, int64_t status, int signal)
+static void on_ended(uv_process_t *process, int64_t status, int signal)
 {
     struct life *life = process->data;
     struct engine_process *e = life->e;
@@ -356,8 +361,9 @@ void engine_process_start(struct engine_process *e)
     life->process.data = life->in.data = life->out.data = life;
     char launch[24];
     snprintf(launch, sizeof launch, "%llu", (unsigned long long)life->launch_id);
-    char *args[] = {e->program, "--launch",    launch,       "--device",
-                    e->device,  "--precision", e->precision, NULL};
+    char launch_word[] = "--launch", device_word[] = "--device", precision_word[] = "--precision";
+    char *args[] = {e->program, launch_word,    launch,       device_word,
+                    e->device,  precision_word, e->precision, NULL};
     uv_stdio_container_t stdio[] = {
         {.flags = UV_CREATE_PIPE | UV_READABLE_PIPE, .data.stream = (uv_stream_t *)&life->in},
         {.flags = UV_CREATE_PIPE | UV_WRITABLE_PIPE, .data.stream = (uv_stream_t *)&life->out},
@@ -367,7 +373,7 @@ void engine_process_start(struct engine_process *e)
     uv_process_options_t options = {.file = e->program,
                                     .args = args,
                                     .env = env,
-                                    .exit_cb = on_exit,
+                                    .exit_cb = on_ended,
                                     .stdio = stdio,
                                     .stdio_count = 3};
     e->life = life;
@@ -457,10 +463,13 @@ static void on_kill(void *data)
     alarm_set(e->alarms, &e->kill, 1000, on_kill, e);
 }
 
-void engine_process_stop(struct engine_process *e, int64_t grace_ms)
+void engine_process_stop(struct engine_process *e, int64_t grace_ms, void (*freed)(void *data),
+                         void *data)
 {
     if (e->stopping) return;
     e->stopping = true;
+    e->freed = freed;
+    e->freed_data = data;
     alarm_drop(&e->silence);
     alarm_drop(&e->again);
     e->state = ENGINE_STOPPED;

@@ -45,8 +45,10 @@ struct engine_process *engine_process_new(uv_loop_t *loop, struct alarms *alarms
                                           const struct engine_events *events, void *data);
 /* Starts the program unless it runs or is broken. */
 void engine_process_start(struct engine_process *e);
-/* Shutdown message, then SIGTERM after `grace_ms`, then SIGKILL. No more `gone`. Frees itself. */
-void engine_process_stop(struct engine_process *e, int64_t grace_ms);
+/* Shutdown message, then SIGTERM after `grace_ms`, then SIGKILL. No more `gone`. Frees itself, then
+ * calls `freed`. */
+void engine_process_stop(struct engine_process *e, int64_t grace_ms, void (*freed)(void *data),
+                         void *data);
 /* After a person changed something: a broken one may try again. */
 void engine_process_mend(struct engine_process *e);
 

@@ -42,7 +42,11 @@ const char *fault_point_name(enum fault_point p);
 int fault_point_pass(enum fault_point p);
 #define fault_point(p) fault_point_pass(p)
 #else
-#define fault_point(p) ((void)(p), 0)
+static inline int fault_point(enum fault_point p)
+{
+    (void)p;
+    return 0;
+}
 #endif
 
 #endif

@@ -373,7 +373,7 @@ static void bad_answer(struct popper *p, const struct http_reply *reply)
     horde_error_parse(&e, reply->status, (const char *)reply->body, reply->length);
     struct horde_reaction r = horde_error_react(HORDE_CALL_POP, &e);
     char said[256];
-    snprintf(said, sizeof said, "%s%s%s", r.advice, e.message[0] ? ": " : "",
+    snprintf(said, sizeof said, "%s%s%s", r.advice, e.message[0] || !reply->status ? ": " : "",
              e.message[0]    ? e.message
              : reply->status ? ""
                              : reply->err.text);

@@ -17,7 +17,7 @@
 #define OUTAGE_YOUNG_MS (5 * 60 * 1000)
 #define OUTAGE_WAIT_MS 55000
 
-static void send(struct job_image *image);
+static void hand_in(struct job_image *image);
 
 /* ---- the end ---- */
 
@@ -70,7 +70,7 @@ static void on_again(void *data)
     if (wait > 0)
         alarm_set(w->alarms, &image->alarm, wait, on_again, image);
     else
-        send(image);
+        hand_in(image);
 }
 
 void submit_wake(struct worker *w)
@@ -259,7 +259,7 @@ static int form_body(struct job_image *image, struct buf *body, struct error *er
     return horde_alchemy_submit_format(&s, body, err);
 }
 
-static void send(struct job_image *image)
+static void hand_in(struct job_image *image)
 {
     struct job *job = image->job;
     struct buf body;
@@ -267,7 +267,7 @@ static void send(struct job_image *image)
     if (image->ended || image->call) return;
     bool inside = !job->form && !image->upload_url && !image->fault[0];
     if (inside && !image->bytes.data) {
-        upload_read_spool(image, send);
+        upload_read_spool(image, hand_in);
         return;
     }
     buf_init(&body, 64 << 20);
@@ -313,7 +313,7 @@ static void on_intent(void *data, int rc, const struct error *err)
     }
     image->state = JOB_SUBMITTING;
     fault_point(FAULT_SUBMIT_STORED);
-    send(image);
+    hand_in(image);
 }
 
 void submit_start(struct job_image *image)
@@ -321,7 +321,7 @@ void submit_start(struct job_image *image)
     struct job *job = image->job;
     if (image->ended) return;
     if (image->state == JOB_SUBMITTING) { /* the intent stands already */
-        send(image);
+        hand_in(image);
         return;
     }
     struct page *p = page_new();

@@ -1,0 +1,146 @@
+/* offer.c - what this worker can do and which models it may name. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "daemon/worker.h"
+
+/* ---- models ---- */
+
+/* "pocket" is the engine's own; anything else is a file or folder that must be there */
+static char *find_path(const struct worker *w, const char *name, const char *given)
+{
+    static const char *const ends[] = {".safetensors", ".ckpt", ""};
+    if (str_equal(name, "pocket") && !given) return alloc_string("pocket");
+    if (given) return alloc_string(given);
+    if (strchr(name, '/') || name[0] == '.') return NULL;
+    for (unsigned i = 0; i < COUNT_OF(ends); i++) {
+        char *path = alloc_printf("%s/%s%s", w->folders.cache, name, ends[i]);
+        if (!access(path, R_OK)) return path;
+        free(path);
+        path = alloc_printf("%s/models/%s%s", w->folders.cache, name, ends[i]);
+        if (!access(path, R_OK)) return path;
+        free(path);
+    }
+    return NULL;
+}
+
+static const struct config_model *custom_of(const struct config *c, const char *name)
+{
+    for (unsigned i = 0; i < c->custom_model_count; i++)
+        if (str_equal(c->custom_models[i].name, name)) return &c->custom_models[i];
+    return NULL;
+}
+
+static void add_model(struct worker *w, const char *name)
+{
+    const struct config_model *custom = custom_of(&w->config, name);
+    if (worker_find_model(w, name) || w->model_count == WORKER_MODELS_MAX) return;
+    for (unsigned i = 0; i < w->config.models_to_skip.count; i++)
+        if (str_equal(w->config.models_to_skip.items[i], name)) return;
+    struct worker_model *m = &w->models[w->model_count++];
+    m->name = alloc_string(name);
+    m->path = find_path(w, name, custom ? custom->filepath : NULL);
+    m->family = FAMILY_SD1; /* until the engine has looked into the file */
+    if (custom) family_find(custom->baseline, &m->family);
+    m->missing = !m->path || (strcmp(m->path, "pocket") != 0 && access(m->path, R_OK) != 0);
+    if (m->missing)
+        log_warn("model.missing", "model=\"%s\" text=\"no file here; not offered\"", name);
+}
+
+void worker_read_models(struct worker *w)
+{
+    for (int i = 0; i < w->model_count; i++) {
+        free(w->models[i].name);
+        free(w->models[i].path);
+    }
+    free(w->models);
+    w->models = alloc_zero(WORKER_MODELS_MAX, sizeof *w->models);
+    w->model_count = 0;
+    /* a custom model is offered without being named twice */
+    for (unsigned i = 0; i < w->config.custom_model_count; i++)
+        add_model(w, w->config.custom_models[i].name);
+    for (unsigned i = 0; i < w->config.models_to_load.count; i++)
+        add_model(w, w->config.models_to_load.items[i]);
+}
+
+struct worker_model *worker_find_model(struct worker *w, const char *name)
+{
+    for (int i = 0; i < w->model_count; i++)
+        if (str_equal(w->models[i].name, name)) return &w->models[i];
+    return NULL;
+}
+
+/* ---- abilities ---- */
+
+static bool named(const char *const *names, int count, const char *name)
+{
+    for (int i = 0; i < count; i++)
+        if (str_equal(names[i], name)) return true;
+    return false;
+}
+
+static struct capability_set of_engine(const struct engine_hello *h)
+{
+    struct capability_set s = capability_built();
+    for (int c = 0; c < CAPABILITY_COUNT; c++)
+        if (!named(h->capabilities, h->capability_count, capability_name((enum capability)c)))
+            capability_remove(&s, (enum capability)c);
+    for (int i = 0; i < SAMPLER_COUNT; i++)
+        if (!named(h->samplers, h->sampler_count, sampler_name((enum sampler)i))) {
+            s.samplers &= ~(1ull << i);
+            s.karras_samplers &= ~(1ull << i);
+        }
+    return s;
+}
+
+struct capability_set worker_able(const struct worker *w)
+{
+    struct capability_set able = capability_built();
+    const struct config *c = &w->config;
+    for (int i = 0; i < w->engine_count; i++) {
+        if (engine_process_state(w->engines[i]) != ENGINE_READY) continue;
+        struct capability_set s = of_engine(engine_process_hello(w->engines[i]));
+        able = capability_intersect(&able, &s);
+    }
+    if (!c->allow_img2img) capability_remove(&able, CAPABILITY_IMG2IMG);
+    if (!c->allow_painting) capability_remove(&able, CAPABILITY_INPAINTING);
+    if (!c->allow_post_processing) capability_remove(&able, CAPABILITY_POST_PROCESSING);
+    if (!c->allow_controlnet) capability_remove(&able, CAPABILITY_CONTROLNET);
+    if (!c->allow_lora) capability_remove(&able, CAPABILITY_LORA);
+    return able;
+}
+
+bool worker_has_safety(const struct worker *w)
+{
+    for (int i = 0; i < w->engine_count; i++)
+        if (engine_process_state(w->engines[i]) == ENGINE_READY)
+            return engine_process_hello(w->engines[i])->safety;
+    return false;
+}
+
+struct engine_process *worker_any_engine(const struct worker *w)
+{
+    for (int i = 0; i < w->engine_count; i++)
+        if (engine_process_state(w->engines[i]) == ENGINE_READY) return w->engines[i];
+    return NULL;
+}
+
+int worker_engine_index(const struct worker *w, const struct engine_process *e)
+{
+    int i = 0;
+    while (i < w->engine_count - 1 && w->engines[i] != e) i++;
+    return i;
+}
+
+int worker_capacity(const struct worker *w)
+{
+    int engines = 0;
+    for (int i = 0; i < w->engine_count; i++)
+        engines += engine_process_state(w->engines[i]) != ENGINE_BROKEN;
+    return engines * (int)(w->config.max_threads + w->config.queue_size);
+}
