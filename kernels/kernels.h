@@ -182,7 +182,8 @@ struct attention_args {
     bool causal;
     enum dtype dtype;
 };
-/* dq, dk, dv (+= when accumulate) have the layout and row pitch of q, k, v. Algorithm 2. */
+/* dq, dk, dv (+= when accumulate) have the layout and row pitch of q, k, v and do not overlap one
+ * another. Algorithm 2. */
 struct attention_grad_args {
     struct attention_args forward;
     const void *dy;

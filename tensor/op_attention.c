@@ -32,19 +32,23 @@ static struct attention_args attention_args_of(const struct attention_saved *s)
                                    .dtype = s->q.dtype};
 }
 
-/* The kernel has one accumulate flag for three results; one that is first touched is zeroed. */
+/* The kernel has one accumulate flag for three results that may not overlap: what is first touched is
+ * zeroed where another holds values; what nobody wants, and the second and third gradient of one tensor
+ * that serves twice, go to scratch. */
 static void attention_undo(struct pass *p, const void *saved, struct tensor dy)
 {
     const struct attention_saved *s = saved;
     const struct tensor input[3] = {s->q, s->k, s->v};
     struct tensor grad[3];
-    bool old[3], any_old = false;
+    bool old[3] = {false}, again[3] = {false}, any_old = false;
     for (int i = 0; i < 3; i++) {
-        grad[i] = tape_grad(p, input[i], &old[i]);
+        for (int j = 0; j < i; j++)
+            again[i] = again[i] || (input[i].node && input[i].node == input[j].node);
+        if (input[i].node && !again[i])
+            grad[i] = tape_grad(p, input[i], &old[i]);
+        else
+            grad[i] = pass_tensor_like(p, input[i]);
         any_old = any_old || old[i];
-        if (grad[i].data || p->failed) continue;
-        grad[i] = pass_tensor_like(p, input[i]); /* nobody wants it, the kernel writes it */
-        old[i] = false;
     }
     for (int i = 0; any_old && i < 3; i++) {
         if (!old[i] && !p->failed) op_zero(p, grad[i].data, tensor_bytes(grad[i]));
@@ -55,7 +59,10 @@ static void attention_undo(struct pass *p, const void *saved, struct tensor dy)
                                        .dk = grad[1].data,
                                        .dv = grad[2].data,
                                        .accumulate = any_old};
-    op_call(p, NULL, attention_grad, &args);
+    if (!op_call(p, NULL, attention_grad, &args)) return;
+    for (int i = 0; i < 3; i++) {
+        if (again[i]) tape_add(p, input[i], grad[i], 1);
+    }
 }
 
 static bool attention_check(struct pass *p, const struct attention_saved *s)
