@@ -3,12 +3,14 @@
 #include <stdlib.h>
 
 #include "base/alloc.h"
+#include "kernels/cpu/cpu_transpose.h"
 
 #define BLOCK 256 /* k of one block: the part of a panel that stays in the first cache */
 
 /* One form being made. Element (k, n) of B number `phase` is the sum of up to four taps of
  * w[o][channel]. */
 struct packing {
+    struct device *device;
     const struct kernel_weight *w;
     enum pack_form form;
     enum dtype dtype;
@@ -69,29 +71,147 @@ ALWAYS_INLINE void put(const struct packing *p, char *panel, int64_t k, int64_t 
         ((uint16_t *)panel)[(k / 2 * GEMM_NR + j) * 2 + k % 2] = f32_to_bf16(value);
 }
 
-ALWAYS_INLINE void pack_columns(const struct packing *p, char *panel, int64_t n0, int64_t k0,
-                                int64_t k1, const enum dtype t)
+/* Elements [k0, k1) of out row n in the order of B, converted, into a dense row. */
+static void forward_row(const struct packing *p, void *row, int64_t n, int64_t k0, int64_t k1)
 {
     const int64_t taps = p->kh * p->kw;
-    for (int64_t j = 0; j < GEMM_NR; j++) {
-        int64_t n = n0 + j;
-        if (n >= p->n) {
-            for (int64_t k = k0; k < k1; k++) put(p, panel, k, j, 0);
-        } else if (p->form == PACK_FORWARD) {
-            int64_t tap = k0 / p->c, ch = k0 % p->c;
-            for (int64_t k = k0; k < k1; k++) {
-                put(p, panel, k, j, element(p->w->data, (n * p->c + ch) * taps + tap, t));
-                if (++ch == p->c) ch = 0, tap++;
-            }
-        } else {
-            int64_t tap = k0 / p->out, o = k0 % p->out;
-            for (int64_t k = k0; k < k1; k++) {
-                put(p, panel, k, j, element(p->w->data, (o * p->c + n) * taps + taps - 1 - tap, t));
-                if (++o == p->out) o = 0, tap++;
+    const enum dtype from = p->w->dtype;
+    if (taps == 1) {
+        const char *data = (const char *)p->w->data + (size_t)(n * p->c + k0) * dtype_bytes(from);
+        dtype_convert(row, p->dtype, data, from, k1 - k0);
+        return;
+    }
+    int64_t tap = k0 / p->c, ch = k0 % p->c;
+    for (int64_t k = k0; k < k1;) {
+        int64_t stop = k1 - k < p->c - ch ? k1 : k + p->c - ch;
+        int64_t at = (n * p->c + ch) * taps + tap;
+        for (int64_t i = k - k0; k < stop; k++, i++, at += taps) {
+            if (from == DTYPE_BF16 && p->dtype == DTYPE_BF16)
+                memcpy((uint16_t *)row + i, (const char *)p->w->data + at * 2, 2);
+            else if (from == DTYPE_F32 && p->dtype == DTYPE_F32)
+                memcpy((float *)row + i, (const char *)p->w->data + at * 4, 4);
+            else
+                f_store(row, i, p->dtype, element(p->w->data, at, from));
+        }
+        ch = 0;
+        tap++;
+    }
+}
+
+/* A panel's columns are rows of the weight: gathered, then turned over word by word. */
+static void pack_forward(const struct packing *p, char *panel, int64_t n0, char *memory)
+{
+    const int64_t size = p->dtype == DTYPE_BF16 ? 2 : 4, pitch = BLOCK * 4 + 64;
+    int64_t rows = p->n - n0 < GEMM_NR ? p->n - n0 : GEMM_NR;
+    memset(memory, 0, (size_t)(GEMM_NR * pitch));
+    for (int64_t k0 = 0; k0 < p->k; k0 += BLOCK) {
+        int64_t k1 = k0 + BLOCK < p->k ? k0 + BLOCK : p->k;
+        int64_t words = ((k1 - k0) * size + 3) / 4;
+        for (int64_t j = 0; j < rows; j++) {
+            char *row = memory + j * pitch;
+            forward_row(p, row, n0 + j, k0, k1);
+            if ((k1 - k0) * size % 4) memset(row + (k1 - k0) * size, 0, 2);
+        }
+        transpose_words(panel + k0 * size / 4 * GEMM_NR * 4, GEMM_NR * 4, memory, pitch, GEMM_NR,
+                        words, false);
+    }
+}
+
+/* Sums of taps for one phase and coarse tap of an enlarging 3x3 convolution: rows first..last of
+ * either axis. */
+static void phase_span(int phase, int t, int *first, int *last)
+{
+    for (*first = 0; !phase_meets(phase, t, *first);) ++*first;
+    for (*last = *first; *last < 2 && phase_meets(phase, t, *last + 1);) ++*last;
+}
+
+/* One tap of B (or one tap of one phase) from a row of [channel][taps] floats. */
+static void tap_row(const struct packing *p, float *to, const float *from, int64_t channels,
+                    int tap)
+{
+    const int64_t taps = p->kh * p->kw;
+    if (p->form == PACK_FORWARD) {
+        for (int64_t i = 0; i < channels; i++) to[i] = from[i * taps + tap];
+        return;
+    }
+    int y0, y1, x0, x1; /* tap counts phase * 4 + coarse tap */
+    phase_span(tap / 8, tap / 2 % 2, &y0, &y1);
+    phase_span(tap / 4 % 2, tap % 2, &x0, &x1);
+    for (int64_t i = 0; i < channels; i++) {
+        float sum = 0;
+        for (int y = y0; y <= y1; y++)
+            for (int x = x0; x <= x1; x++) sum += from[i * 9 + y * 3 + x];
+        to[i] = sum;
+    }
+}
+
+#define TAP_FLOATS 1024 /* taps times channels that are turned over at a time */
+
+/* A panel of a convolution, and of all phases: channels in blocks, so that the weight is read as it
+ * lies. Channel counts are even here: pairs of bfloat16 do not straddle taps. */
+static void pack_taps(const struct packing *p, int64_t n0, char *memory)
+{
+    const int64_t taps = p->kh * p->kw, size = p->dtype == DTYPE_BF16 ? 2 : 4;
+    const int out_taps = p->form == PACK_FORWARD ? (int)taps : 16;
+    const int out_per_b = p->form == PACK_FORWARD ? (int)taps : 4;
+    const int64_t most = taps > 16 ? taps : 16;
+    const int64_t block = TAP_FLOATS / most < 2 ? 2 : TAP_FLOATS / most / 2 * 2;
+    const int64_t pitch = block * size, rows = p->n - n0 < GEMM_NR ? p->n - n0 : GEMM_NR;
+    float *source = (float *)memory, *row = source + block * taps;
+    char *turned = (char *)(row + block);
+    memset(turned, 0, (size_t)(out_taps * GEMM_NR * pitch));
+    for (int64_t c0 = 0; c0 < p->c; c0 += block) {
+        int64_t channels = p->c - c0 < block ? p->c - c0 : block;
+        for (int64_t j = 0; j < rows; j++) {
+            size_t at = (size_t)(((n0 + j) * p->c + c0) * taps) * dtype_bytes(p->w->dtype);
+            dtype_convert(source, DTYPE_F32, (const char *)p->w->data + at, p->w->dtype,
+                          channels * taps);
+            for (int t = 0; t < out_taps; t++) {
+                char *to = turned + (t * GEMM_NR + j) * pitch;
+                if (size == 4) {
+                    tap_row(p, (float *)to, source, channels, t);
+                    continue;
+                }
+                tap_row(p, row, source, channels, t);
+                FOR_VECTORS(
+                    i, channels, vf_store(to, i, DTYPE_BF16, vf_load(row, i, DTYPE_F32)),
+                    vf_store_n(to, i, DTYPE_BF16, vf_load_n(row, i, DTYPE_F32, lanes), lanes));
             }
         }
-        if (k1 == p->k && p->k % 2 && p->dtype == DTYPE_BF16) put(p, panel, p->k, j, 0);
+        for (int t = 0; t < out_taps; t++) {
+            char *panel =
+                p->to + p->b_bytes * (size_t)(t / out_per_b) + (size_t)(n0 * p->steps) * 4;
+            int64_t k = t % out_per_b * p->c + c0;
+            transpose_words(panel + k * size / 4 * GEMM_NR * 4, GEMM_NR * 4,
+                            turned + t * GEMM_NR * pitch, pitch, GEMM_NR, channels * size / 4,
+                            false);
+        }
     }
+}
+
+static void pack_backward(const struct packing *p, char *panel, int64_t n0)
+{
+    const int64_t taps = p->kh * p->kw;
+    int64_t cols = p->n - n0 < GEMM_NR ? p->n - n0 : GEMM_NR;
+    memset(panel, 0, (size_t)(p->steps * GEMM_NR) * 4);
+    for (int64_t k = 0; k < p->k; k++) {
+        int64_t tap = taps - 1 - k / p->out, o = k % p->out;
+        int64_t at = (o * p->c + n0) * taps + tap;
+        if (p->w->dtype == DTYPE_F32 && p->dtype == DTYPE_F32)
+            for (int64_t j = 0; j < cols; j++)
+                memcpy((float *)panel + k * GEMM_NR + j,
+                       (const char *)p->w->data + (at + j * taps) * 4, 4);
+        else
+            for (int64_t j = 0; j < cols; j++)
+                put(p, panel, k, j, element(p->w->data, at + j * taps, p->w->dtype));
+    }
+}
+
+static void pack_phases(const struct packing *p, char *panel, int phase, int64_t n0)
+{
+    memset(panel, 0, (size_t)(p->steps * GEMM_NR) * 4);
+    for (int64_t j = 0; j < GEMM_NR && n0 + j < p->n; j++)
+        for (int64_t k = 0; k < p->k; k++) put(p, panel, k, j, phase_element(p, phase, k, n0 + j));
 }
 
 static void pack_task(void *context, int64_t task, int worker)
@@ -99,22 +219,21 @@ static void pack_task(void *context, int64_t task, int worker)
     const struct packing *p = context;
     int64_t phase = task / p->panels, index = task % p->panels;
     char *panel = p->to + p->b_bytes * (size_t)phase + (size_t)(index * p->steps * GEMM_NR) * 4;
-    int64_t n0 = index * GEMM_NR;
-    if (p->form == PACK_PHASES || p->form == PACK_PHASES_BACKWARD) {
-        for (int64_t k = 0; k < p->k; k++)
-            for (int64_t j = 0; j < GEMM_NR; j++)
-                put(p, panel, k, j, n0 + j < p->n ? phase_element(p, (int)phase, k, n0 + j) : 0);
-        for (int64_t j = 0; j < GEMM_NR && p->k % 2 && p->dtype == DTYPE_BF16; j++)
-            put(p, panel, p->k, j, 0);
+    bool whole_words = p->dtype == DTYPE_F32 || p->c % 2 == 0;
+    if (p->form == PACK_PHASES && whole_words) {
+        if (phase == 0) pack_taps(p, index * GEMM_NR, cpu_worker_memory(p->device, worker));
         return;
     }
-    for (int64_t k0 = 0; k0 < p->k; k0 += BLOCK) {
-        int64_t k1 = k0 + BLOCK < p->k ? k0 + BLOCK : p->k;
-        switch (p->w->dtype) {
-        case DTYPE_F32: pack_columns(p, panel, n0, k0, k1, DTYPE_F32); break;
-        case DTYPE_BF16: pack_columns(p, panel, n0, k0, k1, DTYPE_BF16); break;
-        default: pack_columns(p, panel, n0, k0, k1, p->w->dtype);
+    switch (p->form) {
+    case PACK_FORWARD:
+        if (whole_words && p->kh * p->kw > 1 && p->kh * p->kw <= TAP_FLOATS / 2) {
+            pack_taps(p, index * GEMM_NR, cpu_worker_memory(p->device, worker));
+            break;
         }
+        pack_forward(p, panel, index * GEMM_NR, cpu_worker_memory(p->device, worker));
+        break;
+    case PACK_BACKWARD: pack_backward(p, panel, index * GEMM_NR); break;
+    default: pack_phases(p, panel, (int)phase, index * GEMM_NR);
     }
 }
 
@@ -138,7 +257,7 @@ int pack_get(const void **b, struct device *d, struct kernel_weight *w, struct p
         return error_set(err, ERR_UNSUPPORTED, "a weight of %s cannot be multiplied with",
                          dtype_name(w->dtype));
     }
-    struct packing p = {.w = w, .form = form, .dtype = half ? DTYPE_BF16 : DTYPE_F32};
+    struct packing p = {.device = d, .w = w, .form = form, .dtype = half ? DTYPE_BF16 : DTYPE_F32};
     p.out = shape.out;
     p.c = shape.c;
     p.kh = shape.kh;
