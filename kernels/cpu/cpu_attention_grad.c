@@ -4,10 +4,11 @@
 #include "kernels/cpu/cpu_fill.h"
 #include "kernels/cpu/cpu_math.h"
 #include "kernels/cpu/cpu_table.h"
+#include "kernels/cpu/cpu_transpose.h"
 
 #include <math.h>
 
-#define BLOCK_Q 64
+#define BLOCK_Q (4 * GEMM_MR)
 
 struct attention_grad {
     const struct attention_grad_args *g;
@@ -67,10 +68,12 @@ static void pack_b(float *to, const float *x, int64_t ld, int64_t k, int64_t n)
 static void pack_b_transposed(float *to, const float *x, int64_t ld, int64_t k, int64_t n,
                               int64_t n_real)
 {
-    for (int64_t j = 0; j < n; j++)
-        for (int64_t s = 0; s < k; s++)
-            to[j / GEMM_NR * GEMM_NR * k + s * GEMM_NR + j % GEMM_NR] =
-                j < n_real ? x[j * ld + s] : 0;
+    for (int64_t p = 0; p < n; p += GEMM_NR) {
+        float *panel = to + p * k;
+        int64_t rows = n_real - p < GEMM_NR ? n_real - p : GEMM_NR;
+        if (rows < GEMM_NR) memset(panel, 0, (size_t)(k * GEMM_NR) * 4);
+        transpose_words(panel, GEMM_NR * 4, x + p * ld, ld * 4, rows, k, false);
+    }
 }
 
 /* c[m,n] (+)= a . b; a is [m,k], or [k,m] when turned */
@@ -82,9 +85,7 @@ static void product(float *c, int64_t ldc, const float *a, int64_t lda, bool tur
         for (int64_t r = 0; r < m; r += GEMM_MR) {
             int64_t rows = m - r < GEMM_MR ? m - r : GEMM_MR;
             if (turned) {
-                for (int64_t s = 0; s < steps; s++)
-                    for (int64_t i = 0; i < rows; i++)
-                        *(float *)(panel + i * GEMM_PITCH + s * 4) = a[(k0 + s) * lda + r + i];
+                transpose_words(panel, GEMM_PITCH, a + k0 * lda + r, lda * 4, steps, rows, false);
             } else {
                 for (int64_t i = 0; i < rows; i++)
                     copy_elements(panel + i * GEMM_PITCH, (const char *)(a + (r + i) * lda + k0),
@@ -92,7 +93,7 @@ static void product(float *c, int64_t ldc, const float *a, int64_t lda, bool tur
             }
             for (int64_t p = 0; p < n; p += GEMM_NR)
                 gemm_tile(c + r * ldc + p, ldc, panel, b + p * k + k0 * GEMM_NR, steps, rows,
-                          GEMM_NR, DTYPE_F32, accumulate || k0 > 0);
+                          n - p < GEMM_NR ? n - p : GEMM_NR, DTYPE_F32, accumulate || k0 > 0);
         }
     }
 }
@@ -102,14 +103,14 @@ static void softmax_slopes(float *p, float *slope, int64_t seen, int64_t width, 
 {
     vf high = vf_set(-INFINITY), total = {0}, dot = {0};
     for (int64_t j = seen; j < width; j++) {
-        p[j] = -INFINITY;
+        p[j] = -1e30f;
         slope[j] = 0;
     }
     for (int64_t j = 0; j < width; j += VL) high = vf_max(high, *(vf *)(p + j));
     float top = vf_highest(high);
     for (int64_t j = 0; j < width; j += VL) {
-        vf x = (*(vf *)(p + j) - top) * scale; /* exactly 0 at the top */
-        vf e = vf_where_less(x, vf_set(-87.0f), vf_set(0.0f), vf_exp(x));
+        vf x = (*(vf *)(p + j) - top) * (scale * 1.44269504f); /* exactly 0 at the top */
+        vf e = vf_exp2(x, false);
         *(vf *)(p + j) = e;
         total += e;
         dot += e * *(vf *)(slope + j);
@@ -149,15 +150,15 @@ static void head_task(void *context, int64_t head, int worker)
         load_head(dy, d, g->dy, a->dtype, row * a->ldy + h * a->d, a->ldy, rows, a->d);
         pack_b(q_packed, q, d, rows, d);
         pack_b(dy_packed, dy, d, rows, d);
-        product(p, lk, q, d, false, kt_packed, rows, lk, a->d, false, panel);
-        product(slope, lk, dy, d, false, vt_packed, rows, lk, a->d, false, panel);
+        product(p, lk, q, d, false, kt_packed, rows, a->lk, a->d, false, panel);
+        product(slope, lk, dy, d, false, vt_packed, rows, a->lk, a->d, false, panel);
         for (int64_t r = 0; r < rows; r++) {
             int64_t seen = a->causal && q0 + r + 1 < a->lk ? q0 + r + 1 : a->lk;
             softmax_slopes(p + r * lk, slope + r * lk, seen, lk, (float)a->scale);
         }
-        product(dq, d, slope, lk, false, k_packed, rows, d, a->lk, false, panel);
-        product(dk, d, slope, lk, true, q_packed, a->lk, d, rows, q0 > 0, panel);
-        product(dv, d, p, lk, true, dy_packed, a->lk, d, rows, q0 > 0, panel);
+        product(dq, d, slope, lk, false, k_packed, rows, a->d, a->lk, false, panel);
+        product(dk, d, slope, lk, true, q_packed, a->lk, a->d, rows, q0 > 0, panel);
+        product(dv, d, p, lk, true, dy_packed, a->lk, a->d, rows, q0 > 0, panel);
         CPU_BY_DTYPE(a->dtype, add_rows, g->dq, row * a->ldq + h * a->d, a->ldq, dq, d, rows, a->d,
                      g->accumulate);
     }
