@@ -5,7 +5,7 @@
  * Owner    none. Any thread.
  * Failure  ERR_NOT_FOUND, ERR_IO; ERR_UNSUPPORTED with a sentence that says what the file is and what
  *          to do about it (GGUF, SQLite, Git LFS pointer, web page, tar).
- * Source   model-formats section 1.
+ * Source   first bytes of the formats themselves.
  */
 #ifndef DIFFUSION_FILE_KIND_H
 #define DIFFUSION_FILE_KIND_H

@@ -104,53 +104,41 @@ struct adapter *layer_attach(struct layer *m, double scale)
     return a;
 }
 
+static void free_adapter(struct adapter *a, struct device *d)
+{
+    weight_release(&a->down, d);
+    weight_release(&a->mid, d);
+    weight_release(&a->up, d);
+    for (size_t i = 0; i < COUNT_OF(a->owned); i++) free(a->owned[i]);
+    free(a);
+}
+
 void layer_detach_all(struct layer *m, struct device *d)
 {
     while (m->adapters) {
         struct adapter *a = m->adapters;
         m->adapters = a->next;
-        weight_release(&a->down, d);
-        weight_release(&a->mid, d);
-        weight_release(&a->up, d);
-        for (size_t i = 0; i < COUNT_OF(a->owned); i++) free(a->owned[i]);
-        free(a);
+        free_adapter(a, d);
     }
 }
 
-static void drop_packed(struct weight *w, struct device *d)
+void layer_detach(struct layer *m, struct device *d, const void *owner)
 {
-    if (w->k.packed) d->kernels->unpack(d, &w->k);
-}
-
-void layer_merge(struct layer *m, struct device *d, void *merged, enum dtype dtype)
-{
-    drop_packed(&m->w, d);
-    if (m->merged) {
-        free(m->merged);
-    } else {
-        m->original = m->w.k.data;
-        m->original_dtype = m->w.k.dtype;
+    struct adapter **at = &m->adapters;
+    while (*at) {
+        struct adapter *a = *at;
+        if (a->owner != owner) {
+            at = &a->next;
+            continue;
+        }
+        *at = a->next;
+        free_adapter(a, d);
     }
-    m->merged = merged;
-    m->w.k.data = merged;
-    m->w.k.dtype = dtype;
-}
-
-void layer_unmerge(struct layer *m, struct device *d)
-{
-    if (!m->merged) return;
-    drop_packed(&m->w, d);
-    m->w.k.data = m->original;
-    m->w.k.dtype = m->original_dtype;
-    free(m->merged);
-    m->merged = NULL;
-    m->original = NULL;
 }
 
 void layer_release(struct layer *m, struct device *d)
 {
     layer_detach_all(m, d);
-    layer_unmerge(m, d);
     weight_release(&m->w, d);
     weight_release(&m->b, d);
     memset(m, 0, sizeof *m);

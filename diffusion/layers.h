@@ -4,8 +4,9 @@
  *
  * Place    below unet/ vae/ text/ control/ upscale/; above tensor/ops.h.
  * Owner    a model embeds its layers and norms. Weights borrow their data from a weight_store or
- * from a trainer; adapters belong to the layer that they are attached to. Failure  forward
- * functions through the pass; visitors stop at the first error (visit_* do nothing after it).
+ *          from a trainer; adapters belong to the layer that they are attached to.
+ * Failure  forward functions through the pass; visitors stop at the first error (visit_* do
+ *          nothing after it).
  * Source   names: CompVis/stable-diffusion (LDM) and huggingface/diffusers, transformers (HF).
  */
 #ifndef DIFFUSION_LAYERS_H
@@ -27,15 +28,13 @@ struct adapter {
     struct weight down, mid, up;
     double scale; /* strength * alpha / rank */
     void *owned[3];
+    const void *owner; /* who attached it, for layer_detach; NULL: nobody in particular */
 };
 
 /* y = W x (+ b) (+ adapters). W [out,in] is linear, [out,in,kh,kw] a convolution. */
 struct layer {
     struct weight w, b; /* b absent: no bias */
     struct adapter *adapters;
-    const void *original; /* while a merge replaced w's data: what the file has */
-    void *merged;         /* that merge, heap memory; NULL: not merged */
-    enum dtype original_dtype;
 };
 
 /* A norm's factor and offset. */
@@ -58,14 +57,11 @@ struct tensor norm_layer(struct pass *p, struct norm *m, struct tensor x, double
 
 /* An adapter without weights (data NULL), in front of the layer's list; fill and keep it. */
 struct adapter *layer_attach(struct layer *m, double scale);
-void layer_detach_all(struct layer *m, struct device *d); /* frees the adapters */
-/* Frees adapters, merge and packed forms; the struct is as if zeroed. */
+void layer_detach_all(struct layer *m, struct device *d);                /* frees the adapters */
+void layer_detach(struct layer *m, struct device *d, const void *owner); /* only this owner's */
+/* Frees adapters and packed forms; the struct is as if zeroed. */
 void layer_release(struct layer *m, struct device *d);
 void norm_release(struct norm *m, struct device *d);
-/* Replaces w's data by `merged` (malloc, dtype as given, taken); keeps the file's for undoing. */
-void layer_merge(struct layer *m, struct device *d, void *merged, enum dtype dtype);
-void layer_unmerge(struct layer *m, struct device *d);
-
 /*
  * Where a weight stands. `name` is the full name in each dialect, without the component's prefix
  * ("input_blocks.0.0.weight" / "conv_in.weight"). A file may hold [out,in] where dim says

@@ -11,6 +11,7 @@
 #include "base/now.h"
 #include "base/str.h"
 #include "diffusion/file_kind.h"
+#include "diffusion/lora/lora.h"
 #include "diffusion/model_json.h"
 
 /* ---- finding things ---- */
@@ -368,6 +369,8 @@ int model_open(struct model **model, struct device *device, const char *path, co
 void model_close(struct model *m)
 {
     if (!m) return;
+    if (m->loras) lora_set_release(m->loras);
+    free(m->loras);
     pass_memory_release(&m->memory);
     pass_memory_release(&m->context);
     unet_release(&m->unet, m->device);

@@ -4,7 +4,7 @@
  * Place    opened by pipeline's callers through model_open; used by pipeline.c, lora/ and train/.
  * Owner    model_open / model_close. One thread.
  * Failure  pipeline.h's.
- * Source   model-formats section 4.
+ * Source   layouts of CompVis, Stability AI and diffusers checkpoints.
  */
 #ifndef DIFFUSION_MODEL_H
 #define DIFFUSION_MODEL_H
@@ -38,6 +38,8 @@ struct model {
 
     struct vae vae;
     const struct weight_store *vae_store;
+
+    struct lora_set *loras; /* adapters applied now (lora/lora.h); NULL: never any */
 
     bool zero_snr;
     struct noise_levels levels;

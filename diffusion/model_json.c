@@ -1,6 +1,7 @@
 #include "diffusion/model_json.h"
 
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -169,4 +170,55 @@ int model_json_shards(char ***names, size_t *count, const char *path, struct err
     *names = list;
     *count = n;
     return 0;
+}
+
+/* ---- adapters ---- */
+
+int lora_config_read(struct lora_config *c, const char *path, struct error *err)
+{
+    json_t *root;
+    int rc = load(&root, path, CONFIG_BYTES_MAX, err);
+    if (rc) return rc;
+    *c = (struct lora_config){true, root, json_is_true(json_object_get(root, "use_rslora"))};
+    return 0;
+}
+
+int lora_config_parse(struct lora_config *c, const char *text, const char *path, struct error *err)
+{
+    json_error_t e;
+    json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, &e);
+    if (!json_is_object(root)) {
+        json_decref(root);
+        return error_set(err, ERR_FORMAT, "%s: its metadata about the adapter is no JSON object",
+                         path);
+    }
+    *c = (struct lora_config){true, root, json_is_true(json_object_get(root, "unet.use_rslora"))};
+    return 0;
+}
+
+/* Fields stand bare (PEFT) or behind the component's name (diffusers). */
+static const json_t *field(const struct lora_config *c, const char *component, const char *name)
+{
+    char full[64];
+    snprintf(full, sizeof full, "%s.%s", component, name);
+    const json_t *v = json_object_get(c->json, full);
+    return v ? v : json_object_get(c->json, name);
+}
+
+double lora_config_alpha(const struct lora_config *c, const char *component, const char *module)
+{
+    if (!c->json) return 0;
+    const char *key;
+    const json_t *v;
+    json_t *pattern = (json_t *)field(c, component, "alpha_pattern");
+    json_object_foreach(pattern, key, v) if (json_is_number(v) &&
+                                             str_ends(module, key)) return json_number_value(v);
+    v = field(c, component, "lora_alpha");
+    return json_is_number(v) ? json_number_value(v) : 0;
+}
+
+void lora_config_release(struct lora_config *c)
+{
+    json_decref(c->json);
+    *c = (struct lora_config){0};
 }

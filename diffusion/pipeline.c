@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "base/now.h"
 #include "base/str.h"
+#include "diffusion/lora/lora.h"
 #include "diffusion/pipeline_run.h"
 #include "diffusion/sample/schedule.h"
 #include "diffusion/text/prompt.h"
@@ -89,6 +90,21 @@ static int encode_side(struct run *run, struct conditioning *c, const char *prom
     if (!rc && c->unknown_embeddings)
         run_note(run, "ti:download_failed:%s\tno embedding of this name was given", c->unknown);
     return rc;
+}
+
+static void note_lora(void *context, const char *name, const char *code, const char *sentence)
+{
+    run_note(context, "lora:%s:%s\t%s", code, name, sentence);
+}
+
+static int use_loras(struct run *run, struct error *err)
+{
+    struct model *m = run->m;
+    if (!m->loras) {
+        m->loras = alloc_zero(1, sizeof *m->loras);
+        lora_set_init(m->loras, m);
+    }
+    return lora_set_use(m->loras, run->r->loras, run->r->lora_count, note_lora, run, err);
 }
 
 static int encode_text(struct run *run, struct error *err)
@@ -408,7 +424,8 @@ int pipeline_run(struct model *model, const struct image_request *request,
     if (rc) return rc;
     float *latents = NULL;
     model->unet.circular = request->tiling;
-    rc = encode_text(&run, err);
+    rc = use_loras(&run, err);
+    if (!rc) rc = encode_text(&run, err);
     if (!rc) rc = sample(&run, &latents, err);
     if (!rc) rc = decode(&run, latents, err);
     free(latents);

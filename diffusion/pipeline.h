@@ -52,7 +52,8 @@ struct pipeline_result {
     int count;
     double text_seconds, sample_seconds, decode_seconds;
     size_t peak_bytes; /* of the passes */
-    /* what could not be honoured, in the Horde's codes: "lora:download_failed:name" ... */
+    /* what could not be honoured: the Horde's "lora:baseline_mismatch:name", then a tab and a
+     * sentence for people */
     char **notes;
     int note_count;
 };

@@ -1,13 +1,14 @@
 /*
  * weight_store.h - the tensors of one model, wherever its files put them, and the visitors that
- * load, count, pack and drop weights.
+ *                  load, count, pack and drop weights.
  *
  * Place    between tensor/safetensors.h, pickle.h and the models. A store is one file, or the
- * shards of one component; a model opens one or several. Owner    weight_store_open /
- * weight_store_close; every weight loaded from a store borrows from it. Failure  ERR_NOT_FOUND,
- * ERR_IO, ERR_FORMAT (with the file and the rule), ERR_UNSUPPORTED for what is no model file (a
- * GGUF, a Git LFS pointer, a web page, an SQLite database), ERR_INVALID for a shape that does not
- * fit. Source   model-formats sections 1, 2, 4.
+ *          shards of one component; a model opens one or several.
+ * Owner    weight_store_open / weight_store_close; every weight loaded from a store borrows from it.
+ * Failure  ERR_NOT_FOUND, ERR_IO, ERR_FORMAT (with the file and the rule, or both shapes),
+ *          ERR_UNSUPPORTED for what is no model file (a GGUF, a Git LFS pointer, a web page, an
+ *          SQLite database).
+ * Source   the checkpoint layouts of CompVis, Stability AI and diffusers.
  */
 #ifndef DIFFUSION_WEIGHT_STORE_H
 #define DIFFUSION_WEIGHT_STORE_H

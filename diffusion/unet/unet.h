@@ -2,10 +2,12 @@
  * unet.h - the noise predictor of SD1, SD2, SDXL and the refiner: one definition.
  *
  * Place    between conditioning and sampler: latent, time and context in, prediction out. Widths,
- * depths and kinds come from the checkpoint (unet_detect). Owner    the model embeds it: unet_init,
- * weights by unet_visit, unet_release. One thread. Failure  through the pass; unet_detect and
- * unet_init: ERR_FORMAT, ERR_UNSUPPORTED. Source   Rombach et al. 2022; CompVis openaimodel.py
- * (structure), diffusers UNet2DConditionModel (names).
+ *          depths and kinds come from the checkpoint (unet_detect).
+ * Owner    the model embeds it and never moves it: unet_init, weights by unet_visit, unet_release.
+ *          One thread.
+ * Failure  through the pass; unet_detect and unet_init: ERR_FORMAT, ERR_UNSUPPORTED.
+ * Source   Rombach et al. 2022; CompVis openaimodel.py (structure), diffusers UNet2DConditionModel
+ *          (names).
  *
  * Activations are channels last. With a tape every residual and transformer block is one
  * tape_checkpoint, so training can trade time for memory with tape_recompute.

@@ -239,10 +239,7 @@ static int release_one(struct weight_visitor *v, struct weight *w, const struct 
                        struct error *err)
 {
     struct device *d = v->context;
-    if (site->layer && w == &site->layer->w) {
-        layer_detach_all(site->layer, d);
-        layer_unmerge(site->layer, d);
-    }
+    if (site->layer && w == &site->layer->w) layer_detach_all(site->layer, d);
     weight_release(w, d);
     return 0;
 }

@@ -2,9 +2,10 @@
  * vae.h - pictures to latents and back.
  *
  * Place    the first and the last network of a job. AutoencoderKL of SD1, SD2, SDXL; and TAESD.
- * Owner    the model embeds it: vae_detect, vae_init, weights by vae_visit, vae_release. One
- * thread. Failure  through the pass; detection: ERR_FORMAT. Source   Rombach et al. 2022, CompVis
- * model.py; diffusers AutoencoderKL (names).
+ * Owner    the model embeds it and never moves it: vae_detect, vae_init, weights by vae_visit,
+ *          vae_release. One thread.
+ * Failure  through the pass; detection: ERR_FORMAT.
+ * Source   Rombach et al. 2022, CompVis model.py; diffusers AutoencoderKL (names).
  */
 #ifndef DIFFUSION_VAE_VAE_H
 #define DIFFUSION_VAE_VAE_H

@@ -1,4 +1,5 @@
-/* diffusion/unet, diffusion/vae against the published goldens T1 to T3 (model-formats section 18). */
+/* diffusion/unet, diffusion/vae on small networks made by the weight
+ * rule of tests/support/golden_weights.h: goldens of the CompVis and diffusers code in double. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,0 +1,41 @@
+/*
+ * lora.h - adapters of a request on a model: every dialect of the field, several at once.
+ *
+ * Place    between request.loras and the layers of UNet and text encoders; called by pipeline.c before
+ *          the prompt is encoded.
+ * Owner    lora_set_init / lora_set_release around the caller's struct, one for a model. One thread.
+ * Failure  lora_set_use reports each file that cannot be used through `failed` and goes on with the
+ *          others (the Horde's rule); it returns non-zero only for ERR_NO_MEMORY and ERR_DEVICE.
+ * Source   kohya-ss/sd-scripts, KohakuBlueleaf/LyCORIS, huggingface/peft.
+ *
+ * Plain low-rank pairs stay beside the weight (struct adapter); LoHa, LoKr, DoRA and full differences
+ * are merged into a copy of the weight, which lora_set_clear undoes.
+ */
+#ifndef DIFFUSION_LORA_LORA_H
+#define DIFFUSION_LORA_LORA_H
+
+#include "diffusion/model.h"
+
+struct lora_patch; /* a weight whose data was replaced */
+
+struct lora_set {
+    struct model *model;
+    struct lora_table *table; /* names of all targets, made on first use */
+    struct lora_patch *patches;
+    char *signature; /* files and strengths that are applied now; NULL: none */
+    size_t adapters;
+    int modules, unknown; /* of the last use: applied; names that the model lacks */
+};
+
+void lora_set_init(struct lora_set *s, struct model *model);
+void lora_set_release(struct lora_set *s);
+void lora_set_clear(struct lora_set *s);
+
+/* code: parse_failed or baseline_mismatch; sentence names the file and both sides. */
+typedef void (*lora_failed)(void *context, const char *name, const char *code,
+                            const char *sentence);
+/* Makes exactly these adapters be applied; nothing is done when they are already. */
+int lora_set_use(struct lora_set *s, const struct request_lora *loras, int count,
+                 lora_failed failed, void *context, struct error *err);
+
+#endif

@@ -1,0 +1,28 @@
+/*
+ * lora_delta.h - the difference that one module makes to a weight, as a matrix in float.
+ *
+ * Place    for the forms that lora.c merges: LoHa, LoKr, DoRA, full differences.
+ * Owner    results are the caller's (free).
+ * Failure  ERR_FORMAT when the module's shapes do not make the weight's; ERR_NO_MEMORY.
+ * Source   KohakuBlueleaf/LyCORIS (LoHa, LoKr, Tucker forms); Liu et al. 2024 (DoRA).
+ */
+#ifndef DIFFUSION_LORA_LORA_DELTA_H
+#define DIFFUSION_LORA_LORA_DELTA_H
+
+#include "diffusion/lora/lora_file.h"
+
+struct lora_shape {
+    int64_t out, in, area; /* area: kernel height times width, 1 for matrices */
+};
+struct lora_shape lora_shape_of(const struct weight *w);
+
+/* delta [out, in, area], scaled by alpha / rank, strength not applied. */
+int lora_delta(float **delta, const struct lora_module *m, struct lora_shape shape,
+               struct error *err);
+/* base += strength * (what the module makes of base); base [out, in, area]. */
+int lora_delta_merge(float *base, const struct lora_module *m, struct lora_shape shape,
+                     double strength, struct error *err);
+/* alpha / rank of a module whose factors share `rank`. */
+double lora_scale(const struct lora_module *m, int64_t rank);
+
+#endif
