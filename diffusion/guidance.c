@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "diffusion/control/control_net.h"
 
 /* Latents in one network call: four pictures of 512x512. More gains nothing on any device here
  * and costs memory. */
@@ -41,8 +42,20 @@ static void close_context(struct guidance *g)
 {
     if (!g->context_images) return;
     unet_context_release(&g->context);
+    unet_context_release(&g->control_context);
     pass_finish(&g->context_pass, NULL);
     g->context_images = 0;
+}
+
+/* The same for a ControlNet, and its view of the picture. */
+static int make_control(struct guidance *g, int64_t batch, struct tensor text, struct tensor vector)
+{
+    struct pass *p = &g->context_pass;
+    int64_t f = vae_factor(&g->model->vae);
+    struct tensor picture =
+        pass_input(p, g->control_picture, 4, TENSOR_DIM(1, g->h * f, g->w * f, 3));
+    g->hint = op_repeat_batch(p, control_net_hint(p, g->control, picture), batch);
+    return control_net_context(&g->control_context, p, g->control, text, vector);
 }
 
 void guidance_close(struct guidance *g)
@@ -99,13 +112,13 @@ static int make_context(struct guidance *g, int n, struct error *err)
     free(text);
     free(extra);
     int rc = unet_context_init(&g->context, &g->context_pass, &m->unet, t, v);
+    if (!rc && g->control) rc = make_control(g, batch, t, v);
     g->context_images = n;
-    if (rc) {
-        unet_context_release(&g->context);
-        g->context_images = 0;
-        return pass_finish(&g->context_pass, err);
-    }
-    return 0;
+    if (!rc) return 0;
+    unet_context_release(&g->context);
+    unet_context_release(&g->control_context);
+    g->context_images = 0;
+    return pass_finish(&g->context_pass, err);
 }
 
 /* One network call: images `first` .. `first + n`, prediction of both sides into g->out. */
@@ -131,7 +144,11 @@ static int call_network(struct guidance *g, const float *x, int first, int n, do
     p.canceled_context = g->canceled_context;
     struct tensor t = pass_input(&p, g->in, 4, TENSOR_DIM(batch, in, g->h, g->w));
     t = op_to_channels_last(&p, t);
-    t = unet_forward(&p, &m->unet, t, times, &g->context, NULL);
+    struct unet_residuals r;
+    if (g->control)
+        control_net_forward(&p, g->control, op_slice(&p, t, 0, c), times, &g->control_context,
+                            g->hint, g->control_strength, &r);
+    t = unet_forward(&p, &m->unet, t, times, &g->context, g->control ? &r : NULL);
     pass_output(&p, g->out, op_to_channels_first(&p, t));
     size_t peak = p.peak_bytes + g->context_pass.peak_bytes;
     if (peak > g->peak_bytes) g->peak_bytes = peak;

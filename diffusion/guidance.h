@@ -12,7 +12,7 @@
 #include "diffusion/model.h"
 #include "diffusion/sample/sampler.h"
 
-struct control_run;
+struct control_net;
 
 struct guidance {
     struct model *model;
@@ -29,13 +29,17 @@ struct guidance {
     /* inpainting models: mask and masked picture, [5,h,w]; NULL for others */
     const float *extra;
 
-    struct control_run *control; /* NULL: none */
+    struct control_net *control;  /* NULL: none */
+    const float *control_picture; /* [8h,8w,3] in [0,1] */
+    double control_strength;
     bool (*canceled)(void *context);
     void *canceled_context;
 
     /* its own */
     struct pass context_pass;
     struct unet_context context;
+    struct unet_context control_context;
+    struct tensor hint;
     int context_images; /* what `context` was made for; 0: nothing yet */
     size_t peak_bytes;
     float *in, *out, *mixed; /* scratch */

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/now.h"
 #include "base/str.h"
+#include "diffusion/control/control_net.h"
 #include "diffusion/file_kind.h"
 #include "diffusion/lora/lora.h"
 #include "diffusion/model_json.h"
@@ -369,6 +370,8 @@ int model_open(struct model **model, struct device *device, const char *path, co
 void model_close(struct model *m)
 {
     if (!m) return;
+    control_net_close(m->control);
+    free(m->control_path);
     if (m->loras) lora_set_release(m->loras);
     free(m->loras);
     pass_memory_release(&m->memory);

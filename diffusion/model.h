@@ -41,6 +41,9 @@ struct model {
 
     struct lora_set *loras; /* adapters applied now (lora/lora.h); NULL: never any */
 
+    struct control_net *control; /* the one used last (control/control_net.h), or NULL */
+    char *control_path;
+
     bool zero_snr;
     struct noise_levels levels;
     struct pass_memory memory;  /* of the network passes, reused from job to job */

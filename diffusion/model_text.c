@@ -71,8 +71,10 @@ static int open_encoder(struct model *m, struct weight_store *s, const char *pre
     if (heads) str_parse_i64(heads, &c.heads);
     if (config_path && (rc = apply_json(&c, config_path, err))) return rc;
     if (c.vocab < vocab_count(m->vocab))
-        return error_set(err, ERR_FORMAT, "%s: the text encoder knows %lld words, the vocabulary has "
-                         "%d", weight_store_path(s), (long long)c.vocab, vocab_count(m->vocab));
+        return error_set(err, ERR_FORMAT,
+                         "%s: the text encoder knows %lld words, the vocabulary has "
+                         "%d",
+                         weight_store_path(s), (long long)c.vocab, vocab_count(m->vocab));
     struct clip_text *t = alloc_zero(1, sizeof *t);
     rc = clip_text_init(t, &c, err);
     if (rc) {
@@ -92,8 +94,8 @@ struct place {
 };
 
 static const char *const clip_l[] = {"cond_stage_model.transformer.",
-                                     "conditioner.embedders.0.transformer.",
-                                     "cond_stage_model.", "text_encoder.", NULL};
+                                     "conditioner.embedders.0.transformer.", "cond_stage_model.",
+                                     "text_encoder.", NULL};
 static const char *const clip_h[] = {"cond_stage_model.model.", "conditioner.embedders.0.model.",
                                      "cond_stage_model.transformer.", NULL};
 static const char *const big_g[] = {"conditioner.embedders.1.model.",
@@ -102,19 +104,13 @@ static const char *const big_g[] = {"conditioner.embedders.1.model.",
 static int places_of(enum family family, struct place place[2])
 {
     switch (family) {
-    case FAMILY_SD1:
-        place[0] = (struct place){clip_l, "text_encoder"};
-        return 1;
+    case FAMILY_SD1: place[0] = (struct place){clip_l, "text_encoder"}; return 1;
     case FAMILY_SDXL:
         place[0] = (struct place){clip_l, "text_encoder"};
         place[1] = (struct place){big_g, "text_encoder_2"};
         return 2;
-    case FAMILY_SDXL_REFINER:
-        place[0] = (struct place){big_g, "text_encoder_2"};
-        return 1;
-    default:
-        place[0] = (struct place){clip_h, "text_encoder"};
-        return 1;
+    case FAMILY_SDXL_REFINER: place[0] = (struct place){big_g, "text_encoder_2"}; return 1;
+    default: place[0] = (struct place){clip_h, "text_encoder"}; return 1;
     }
 }
 

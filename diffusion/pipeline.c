@@ -172,6 +172,13 @@ int sampling_pass_run(struct run *run, const struct sampling_pass *pass, float *
     if (!rc)
         rc = noise_first(&noise, first, r->count, each, r->variation_seed, r->variation_strength,
                          err);
+    float *control_picture = NULL;
+    if (!rc && run->control) {
+        rc = run_control_picture(run, pass->width, pass->height, &control_picture, err);
+        g.control = run->control;
+        g.control_picture = control_picture;
+        g.control_strength = r->control_strength;
+    }
     if (!rc) rc = guidance_open(&g, err);
     if (!rc) {
         float factor = (float)schedule_noise_factor(&m->levels, sigmas.value[0]);
@@ -199,6 +206,7 @@ int sampling_pass_run(struct run *run, const struct sampling_pass *pass, float *
     noise_release(&noise);
     sigmas_release(&sigmas);
     free(first);
+    free(control_picture);
     if (rc) {
         free(x);
         return rc;
@@ -399,6 +407,16 @@ static int decode(struct run *run, const float *latents, struct error *err)
     return rc;
 }
 
+/* What the ControlNet would have seen, instead of a picture. */
+static int return_map(struct run *run)
+{
+    run->result->images = alloc_zero(1, sizeof *run->result->images);
+    run->result->images[0] = run->control_map;
+    run->result->count = 1;
+    run->control_map = (struct pixels){0};
+    return 0;
+}
+
 static void release(struct run *run)
 {
     conditioning_release(&run->positive);
@@ -406,6 +424,7 @@ static void release(struct run *run)
     for (int i = 0; i < run->embedding_count; i++) embedding_release(&run->embeddings[i]);
     free(run->prompt);
     free(run->negative_prompt);
+    pixels_release(&run->control_map);
     run->m->unet.circular = false;
 }
 
@@ -424,10 +443,15 @@ int pipeline_run(struct model *model, const struct image_request *request,
     if (rc) return rc;
     float *latents = NULL;
     model->unet.circular = request->tiling;
-    rc = use_loras(&run, err);
-    if (!rc) rc = encode_text(&run, err);
-    if (!rc) rc = sample(&run, &latents, err);
-    if (!rc) rc = decode(&run, latents, err);
+    rc = run_open_control(&run, err);
+    if (!rc && request->control_type && request->return_control_map) {
+        rc = return_map(&run);
+    } else {
+        if (!rc) rc = use_loras(&run, err);
+        if (!rc) rc = encode_text(&run, err);
+        if (!rc) rc = sample(&run, &latents, err);
+        if (!rc) rc = decode(&run, latents, err);
+    }
     free(latents);
     release(&run);
     if (rc) {

@@ -22,7 +22,7 @@ struct model_info {
     enum family family;
     bool v_prediction, inpainting;
     char path[512];
-    char sha256[65]; /* of the file(s); empty until known */
+    char sha256[65];     /* of the file(s); empty until known */
     size_t weight_bytes; /* in use, in the storage dtype of the checkpoint */
     double load_seconds;
 };

@@ -25,6 +25,9 @@ struct run {
     struct embedding embeddings[REQUEST_EMBEDDINGS_MAX];
     int embedding_count;
 
+    struct control_net *control; /* the model's; NULL: none */
+    struct pixels control_map;   /* at the request's size */
+
     int steps_done, steps_all; /* for progress, over all passes */
     int pass_steps;            /* of the pass that runs now */
 };
@@ -45,6 +48,12 @@ void run_progress(struct run *run, enum pipeline_phase phase, int step, int step
 /* latents: [images,c,h,w], made here; the caller frees. */
 int sampling_pass_run(struct run *run, const struct sampling_pass *pass, float **latents,
                       struct error *err);
+
+/* pipeline_control.c: the request's picture as a map, and its network. */
+int run_open_control(struct run *run, struct error *err);
+/* The map at a pass's size, [h,w,3] in [0,1]; the caller frees. */
+int run_control_picture(const struct run *run, int width, int height, float **picture,
+                        struct error *err);
 
 /* hires.c: whether the request's two passes make sense, and the first one's size. */
 bool hires_wanted(const struct run *run, int *first_width, int *first_height);

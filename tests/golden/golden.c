@@ -1,0 +1,134 @@
+#include "tests/golden/golden.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/buf.h"
+
+static void stop(const char *what, const char *why)
+{
+    fprintf(stderr, "golden: %s: %s\n", what, why);
+    exit(2);
+}
+
+void golden_open(struct golden *g, const char *data, enum precision precision)
+{
+    struct error err;
+    json_error_t e;
+    *g = (struct golden){.data = alloc_string(data), .precision = precision};
+    char *path = alloc_printf("%s/cases.json", data);
+    g->cases = json_load_file(path, 0, &e);
+    if (!g->cases) stop(path, e.text);
+    free(path);
+    if (device_open(&g->device, "cpu", &err)) stop("cpu", err.text);
+}
+
+void golden_close(struct golden *g)
+{
+    for (int i = 0; i < g->model_count; i++) {
+        model_close(g->models[i].model);
+        free(g->models[i].path);
+    }
+    device_close(g->device);
+    json_decref(g->cases);
+    free(g->data);
+}
+
+const char *golden_string(const json_t *c, const char *key, const char *otherwise)
+{
+    const json_t *v = json_object_get(c, key);
+    return json_is_string(v) ? json_string_value(v) : otherwise;
+}
+
+double golden_number(const json_t *c, const char *key, double otherwise)
+{
+    const json_t *v = json_object_get(c, key);
+    return json_is_number(v) ? json_number_value(v) : otherwise;
+}
+
+static bool said(const json_t *c, const char *key)
+{
+    return json_is_true(json_object_get(c, key));
+}
+
+struct model *golden_model(struct golden *g, const json_t *c)
+{
+    struct error err;
+    char *path = alloc_printf("%s/models/%s%s", g->data, golden_string(c, "model", "sd1"),
+                              said(c, "single")    ? ".safetensors"
+                              : said(c, "pickled") ? ".ckpt"
+                                                   : "");
+    for (int i = 0; i < g->model_count; i++)
+        if (strcmp(g->models[i].path, path) == 0) {
+            free(path);
+            return g->models[i].model;
+        }
+    KILN_ASSERT(g->model_count < (int)COUNT_OF(g->models), "too many models");
+    struct model *m;
+    if (model_open(&m, g->device, path, NULL, g->precision, &err)) stop(path, err.text);
+    g->models[g->model_count].path = path;
+    g->models[g->model_count++].model = m;
+    return m;
+}
+
+static void read_blob(const struct golden *g, struct blob *to, const char *name)
+{
+    struct buf b;
+    struct error err;
+    if (!name) return;
+    char *path = alloc_printf("%s/%s", g->data, name);
+    buf_init(&b, 16u << 20);
+    if (buf_read_file(&b, path, &err)) stop(path, err.text);
+    to->data = buf_take(&b, &to->length);
+    free(path);
+}
+
+static void read_loras(const struct golden *g, struct image_request *r, const json_t *c)
+{
+    size_t i;
+    const json_t *item;
+    json_array_foreach(json_object_get(c, "loras"), i, item)
+    {
+        struct request_lora *l = &r->loras[r->lora_count++];
+        l->name = alloc_string(json_string_value(json_array_get(item, 0)));
+        l->path = alloc_printf("%s/lora/%s.safetensors", g->data, l->name);
+        l->model_strength = json_number_value(json_array_get(item, 1));
+        l->clip_strength = json_number_value(json_array_get(item, 2));
+    }
+}
+
+void golden_request(const struct golden *g, struct image_request *r, const json_t *c)
+{
+    image_request_init(r);
+    free(r->prompt);
+    free(r->negative);
+    r->prompt = alloc_string(golden_string(c, "prompt", ""));
+    r->negative = alloc_string(golden_string(c, "negative", ""));
+    r->width_px = (int)golden_number(c, "width", 64);
+    r->height_px = (int)golden_number(c, "height", 64);
+    r->steps = (int)golden_number(c, "steps", 8);
+    r->cfg = golden_number(c, "cfg", 7.5);
+    r->seed = (uint64_t)golden_number(c, "seed", 0);
+    r->count = (int)golden_number(c, "count", 1);
+    r->clip_skip = (int)golden_number(c, "clip_skip", 0);
+    r->denoise = golden_number(c, "denoise", 1);
+    r->guidance_rescale = golden_number(c, "guidance_rescale", 0);
+    r->variation_seed = (uint64_t)golden_number(c, "variation_seed", 0);
+    r->variation_strength = golden_number(c, "variation_strength", 0);
+    r->tiling = said(c, "tiling");
+    r->hires_fix = json_object_get(c, "hires") != NULL;
+    r->noise = NOISE_CPU;
+    if (!sampler_find(golden_string(c, "sampler", ""), &r->sampler) ||
+        !schedule_find(golden_string(c, "schedule", "normal"), &r->schedule))
+        stop(golden_string(c, "id", "?"), "unknown sampler or schedule");
+    const char *use = golden_string(c, "use", NULL);
+    if (json_object_get(c, "init")) r->source_use = SOURCE_IMG2IMG;
+    if (use)
+        r->source_use = strcmp(use, "inpainting") == 0 ? SOURCE_INPAINTING : SOURCE_OUTPAINTING;
+    read_blob(g, &r->source, golden_string(c, "init", NULL));
+    read_blob(g, &r->mask, golden_string(c, "mask", NULL));
+    read_loras(g, r, c);
+}

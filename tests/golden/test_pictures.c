@@ -1,0 +1,173 @@
+/*
+ * Whole pictures against the Python reference (make_goldens.py): 45 dB where nothing is drawn during
+ * steps, 40 dB where noise is.
+ *
+ * usage: test_pictures DATA [--only ID] [--table FILE]
+ * --table also runs every case in bf16 and writes docs/parity.md.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/now.h"
+#include "image/codec.h"
+#include "tests/golden/golden.h"
+
+#define LIMIT_DB 45.0
+#define LIMIT_RANDOM_DB 40.0
+#define SAME_DB 120.0 /* shown for equal pictures */
+
+/* Peak signal to noise; -1 for different sizes. */
+static double compare(const struct pixels *a, const struct pixels *b)
+{
+    if (a->width != b->width || a->height != b->height) return -1;
+    double squares = 0;
+    int64_t n = (int64_t)a->width * a->height;
+    for (int64_t i = 0; i < n; i++)
+        for (int k = 0; k < 3; k++) {
+            double d = (double)a->data[i * a->channels + k] - b->data[i * b->channels + k];
+            squares += d * d;
+        }
+    return squares == 0 ? SAME_DB : 10 * log10(255.0 * 255.0 / (squares / (double)(n * 3)));
+}
+
+/* The worst picture of the case. */
+static double run_case(struct golden *g, const json_t *c, bool *failed)
+{
+    struct error err = {0};
+    struct image_request r;
+    struct pipeline_result result = {0};
+    const char *id = golden_string(c, "id", "?");
+    struct model *m = golden_model(g, c);
+    double worst = SAME_DB;
+    golden_request(g, &r, c);
+    if (pipeline_run(m, &r, NULL, &result, &err)) {
+        printf("%s: %s\n", id, err.text);
+        *failed = true;
+        worst = -1;
+    }
+    for (int i = 0; i < result.note_count; i++) {
+        printf("%s: note %s\n", id, result.notes[i]);
+        *failed = true;
+    }
+    for (int i = 0; i < result.count; i++) {
+        struct pixels want = {0};
+        char *path = alloc_printf(
+            "%s/%s", g->data,
+            json_string_value(json_array_get(json_object_get(c, "images"), (size_t)i)));
+        if (image_read(&want, NULL, path, &err)) {
+            printf("%s: %s\n", id, err.text);
+            worst = -1;
+        } else {
+            worst = fmin(worst, compare(&result.images[i], &want));
+        }
+        pixels_release(&want);
+        free(path);
+    }
+    pipeline_result_release(&result);
+    image_request_release(&r);
+    return worst;
+}
+
+static double limit(const json_t *c)
+{
+    return json_is_true(json_object_get(c, "random")) ? LIMIT_RANDOM_DB : LIMIT_DB;
+}
+
+static void print_db(FILE *f, double db)
+{
+    if (db >= SAME_DB)
+        fprintf(f, " equal |");
+    else
+        fprintf(f, " %.1f |", db);
+}
+
+static int write_table(const char *path, struct golden *fp32, struct golden *bf16)
+{
+    FILE *f = fopen(path, "w");
+    if (!f) {
+        perror(path);
+        return 1;
+    }
+    fprintf(f,
+            "# Parity\n\nMade by `build/tests/golden/test_pictures tests/golden/data --table "
+            "docs/parity.md`.\n\nEvery case is a tiny random model of the real topology, drawn by "
+            "the Python reference (diffusers,\ntransformers, k-diffusion; "
+            "tests/golden/make_goldens.py) and by Kiln on the CPU. Figures are peak\nsignal to "
+            "noise in dB over the 8-bit picture, the worst of a batch; \"equal\": no byte differs. "
+            "Needed:\n45 where steps draw no noise, 40 where they do; bf16 is compared with the "
+            "same fp32 reference\npictures, 30 expected.\n\n| case | model | sampler | schedule | "
+            "needed | fp32 | bf16 |\n| --- | --- | --- | --- | --- | --- | --- |\n");
+    size_t i;
+    const json_t *c;
+    int bad = 0;
+    json_array_foreach(fp32->cases, i, c)
+    {
+        bool failed = false;
+        double a = run_case(fp32, c, &failed), b = run_case(bf16, c, &failed);
+        fprintf(f, "| %s | %s%s | %s | %s | %.0f |", golden_string(c, "id", ""),
+                golden_string(c, "model", ""),
+                json_is_true(json_object_get(c, "single"))    ? " (single file)"
+                : json_is_true(json_object_get(c, "pickled")) ? " (.ckpt)"
+                                                              : "",
+                golden_string(c, "sampler", ""), golden_string(c, "schedule", "normal"), limit(c));
+        print_db(f, a);
+        print_db(f, b);
+        fprintf(f, "\n");
+        bad += failed || a < limit(c);
+        printf("%-32s fp32 %6.1f bf16 %6.1f\n", golden_string(c, "id", ""), a, b);
+    }
+    fclose(f);
+    return bad != 0;
+}
+
+static int check_all(struct golden *g, const char *only)
+{
+    size_t i;
+    const json_t *c;
+    int passed = 0, failures = 0;
+    json_array_foreach(g->cases, i, c)
+    {
+        const char *id = golden_string(c, "id", "?");
+        if (only && strcmp(id, only) != 0) continue;
+        bool failed = false;
+        double from = now_seconds(), db = run_case(g, c, &failed);
+        failed |= !(db >= limit(c));
+        printf("%s %-32s %6.1f dB of %.0f, %.2f s\n", failed ? "FAIL" : "ok  ", id, db, limit(c),
+               now_seconds() - from);
+        if (failed)
+            failures++;
+        else
+            passed++;
+    }
+    printf("%d passed, %d failed, 0 skipped\n", passed, failures);
+    return failures || !passed;
+}
+
+int main(int argc, char **argv)
+{
+    const char *only = NULL, *table = NULL;
+    if (argc < 2) {
+        fprintf(stderr, "usage: test_pictures DATA [--only ID] [--table FILE]\n");
+        return 2;
+    }
+    for (int i = 2; i + 1 < argc; i += 2) {
+        if (strcmp(argv[i], "--only") == 0) only = argv[i + 1];
+        if (strcmp(argv[i], "--table") == 0) table = argv[i + 1];
+    }
+    struct golden g;
+    golden_open(&g, argv[1], PRECISION_FP32);
+    int rc;
+    if (table) {
+        struct golden bf16;
+        golden_open(&bf16, argv[1], PRECISION_BF16);
+        rc = write_table(table, &g, &bf16);
+        golden_close(&bf16);
+    } else {
+        rc = check_all(&g, only);
+    }
+    golden_close(&g);
+    return rc;
+}
