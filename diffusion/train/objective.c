@@ -48,3 +48,12 @@ double objective_noisy(const struct objective *o, float *noisy, float *target, c
     double snr = a / (1 - a);
     return fmin(snr, o->min_snr) / (v ? snr + 1 : snr);
 }
+
+struct tensor objective_weights(struct pass *p, const float *host, int rank, const int64_t *dim)
+{
+    struct tensor t = pass_tensor(p, DTYPE_F32, rank, dim);
+    struct error err;
+    int rc = t.data ? p->kernels->upload(p->device, t.data, host, tensor_bytes(t), &err) : 0;
+    if (rc) pass_fail(p, rc, "loss weights", "%s", err.text);
+    return t;
+}

@@ -18,6 +18,7 @@
 
 #include "diffusion/sample/noise_cpu.h"
 #include "diffusion/sample/noise_levels.h"
+#include "tensor/pass.h"
 
 struct objective {
     struct noise_levels levels;
@@ -37,5 +38,8 @@ int objective_draw(const struct objective *o, struct noise_cpu *g, float *noise,
 /* noisy and target from latent z; returns the weight of the squared error. */
 double objective_noisy(const struct objective *o, float *noisy, float *target, const float *z,
                        const float *noise, size_t count, int t);
+
+/* One factor per element for op_mse: F32 whatever the pass computes in. */
+struct tensor objective_weights(struct pass *p, const float *host, int rank, const int64_t *dim);
 
 #endif

@@ -72,7 +72,7 @@ static int denoiser_step(struct pocket *m, const struct batch *b, float *loss, s
         struct tensor x = pass_input(&pass, b->noisy, 4, shape);
         struct tensor y = unet_forward(&pass, &m->unet, x, b->time, &context, NULL);
         struct tensor error = op_mse(&pass, y, pass_input(&pass, b->target, 4, shape),
-                                     pass_input(&pass, b->weight, 4, shape));
+                                     objective_weights(&pass, b->weight, 4, shape));
         tape_backward(&pass, error, 1);
         pass_output(&pass, loss, error);
     }

@@ -60,7 +60,7 @@ static int vae_step(struct pocket *m, struct crops *c, double *loss, struct erro
     struct tensor y = vae_decode(&pass, &m->vae, z);
     pass_output(&pass, c->y, y);
     weigh(c, (size_t)batch * CROP_COUNT);
-    struct tensor error = op_mse(&pass, y, x, pass_input(&pass, c->weight, 4, pixels));
+    struct tensor error = op_mse(&pass, y, x, objective_weights(&pass, c->weight, 4, pixels));
     struct tensor size = op_mse(&pass, mean, pass_input(&pass, c->zero, 4, latent), none);
     struct tensor sum = op_mix(&pass, 1, error, LATENT_SIZE, size);
     tape_backward(&pass, sum, 1);

@@ -8,6 +8,7 @@
 
 #include "base/alloc.h"
 #include "base/buf.h"
+#include "base/error.h"
 
 #define SYMBOL_BYTES 32
 #define WORD_SYMBOLS 24
@@ -96,11 +97,11 @@ static bool best_pair(const struct word *words, int count, symbol left, symbol r
     return best > 0;
 }
 
-static void join(struct word *w, const char *left, const char *right, const char *both)
+static void join(struct word *w, const char *left, const char *right, const symbol both)
 {
     for (int j = 0; j + 1 < w->count; j++) {
         if (strcmp(w->part[j], left) || strcmp(w->part[j + 1], right)) continue;
-        snprintf(w->part[j], SYMBOL_BYTES, "%s", both);
+        memcpy(w->part[j], both, SYMBOL_BYTES);
         memmove(w->part[j + 1], w->part[j + 2], (size_t)(w->count - j - 2) * SYMBOL_BYTES);
         w->count--;
     }
@@ -127,8 +128,11 @@ void pocket_vocab_make(struct pocket_vocab *v, const char *const *words)
             write_symbol(&json, id, left, id == 0);
         }
     while (best_pair(list, count, left, right)) {
-        char both[2 * SYMBOL_BYTES];
-        snprintf(both, sizeof both, "%s%s", left, right);
+        symbol both;
+        size_t length = strlen(left);
+        KILN_ASSERT(length + strlen(right) < SYMBOL_BYTES, "a word of the vocabulary is too long");
+        memcpy(both, left, length);
+        strcpy(both + length, right);
         for (int i = 0; i < count; i++) join(&list[i], left, right, both);
         buf_printf(&merges, NULL, "%s %s\n", left, right);
         write_symbol(&json, id++, both, false);
