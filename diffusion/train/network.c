@@ -89,7 +89,8 @@ static int entry_of(struct safetensors_entry *e, const struct params *params, in
                                     .bytes = (size_t)item->count * sizeof *half};
     for (int i = 0; i < e->rank; i++) e->dim[i] = item->w->k.dim[i];
     /* diffusers keeps the VAE's attention as linear layers, here they are 1x1 convolutions */
-    if (strstr(e->name, "mid_block.attentions.0.to_") && e->rank == 4 && e->dim[3] == 1) e->rank = 2;
+    if (strstr(e->name, "mid_block.attentions.0.to_") && e->rank == 4 && e->dim[3] == 1)
+        e->rank = 2;
     return 0;
 }
 

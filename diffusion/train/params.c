@@ -166,11 +166,8 @@ int params_use_mean(struct params *p, struct error *err)
     for (int i = 0; i < p->count && !rc; i++) {
         struct param *item = &p->item[i];
         if (!item->mean) continue;
-        struct add_args args = {.y = item->data,
-                                .a = item->mean,
-                                .count = item->count,
-                                .alpha = 1,
-                                .dtype = DTYPE_F32};
+        struct add_args args = {
+            .y = item->data, .a = item->mean, .count = item->count, .alpha = 1, .dtype = DTYPE_F32};
         rc = p->device->kernels->add(p->device, &args, err);
         item->w->k.version++;
     }
@@ -232,7 +229,8 @@ int params_load(struct params *p, const char *path, int64_t *step, struct error 
     const char *text = safetensors_meta_find(&file, "step");
     int64_t value = 0;
     if (!text || !str_parse_i64(text, &value) || value < 0)
-        rc = error_set(err, ERR_FORMAT, "%s is not the state of a training: it names no step", path);
+        rc =
+            error_set(err, ERR_FORMAT, "%s is not the state of a training: it names no step", path);
     /* all are checked before any is changed */
     for (int change = 0; change < 2 && !rc; change++) {
         for (int i = 0; i < p->count && !rc; i++) {
@@ -244,9 +242,10 @@ int params_load(struct params *p, const char *path, int64_t *step, struct error 
                 const struct safetensors_entry *e = safetensors_find(&file, name);
                 size_t bytes = (size_t)item->count * sizeof(float);
                 if (!e || e->dtype != DTYPE_F32 || e->bytes != bytes)
-                    rc = error_set(err, ERR_FORMAT,
-                                   "%s belongs to another training: %s is absent or of another size",
-                                   path, name);
+                    rc =
+                        error_set(err, ERR_FORMAT,
+                                  "%s belongs to another training: %s is absent or of another size",
+                                  path, name);
                 else if (change)
                     rc = p->device->kernels->upload(p->device, memory, e->data, bytes, err);
                 free(name);

@@ -19,13 +19,13 @@
 #include "kernels/device.h"
 
 struct pocket_options {
-    const char *out;       /* the folder of the model */
-    const char *work;      /* the folder of the state */
-    uint64_t seed;         /* starting values, noise, order */
-    uint64_t data_seed;    /* the painter's pictures */
-    int pictures;          /* painted once, used again and again */
+    const char *out;    /* the folder of the model */
+    const char *work;   /* the folder of the state */
+    uint64_t seed;      /* starting values, noise, order */
+    uint64_t data_seed; /* the painter's pictures */
+    int pictures;       /* painted once, used again and again */
     int vae_steps, vae_batch;
-    int64_t steps;         /* of UNet and text encoder */
+    int64_t steps; /* of UNet and text encoder */
     int batch;
     int64_t tail;          /* the learning rate falls over the last so many steps */
     double vae_rate, rate; /* peak learning rates */

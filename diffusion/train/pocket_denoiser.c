@@ -66,8 +66,9 @@ static int denoiser_step(struct pocket *m, const struct batch *b, float *loss, s
     struct pass pass;
     struct unet_context context = {0};
     pass_start(&pass, &m->memory, DTYPE_F32, m->tape);
-    struct tensor text = clip_text_states(&pass, &m->text, b->id, n, POCKET_TOKENS);
-    int rc = unet_context_init(&context, &pass, &m->unet, text, none);
+    struct clip_input input = {.id = b->id, .n = n, .skip = 1, .final_norm = true, .end_id = -1};
+    struct clip_states text = clip_text_forward(&pass, &m->text, &input);
+    int rc = unet_context_init(&context, &pass, &m->unet, text.context, none);
     if (!rc) {
         struct tensor x = pass_input(&pass, b->noisy, 4, shape);
         struct tensor y = unet_forward(&pass, &m->unet, x, b->time, &context, NULL);

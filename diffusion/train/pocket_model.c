@@ -234,7 +234,8 @@ static int write_configs(const struct pocket *m, struct error *err)
     char *text = alloc_printf(
         "{\n  \"architectures\": [\"CLIPTextModel\"],\n  \"attention_dropout\": 0.0,\n"
         "  \"bos_token_id\": %d,\n  \"dropout\": 0.0,\n  \"eos_token_id\": %d,\n"
-        "  \"hidden_act\": \"quick_gelu\",\n  \"hidden_size\": %d,\n  \"initializer_factor\": 1.0,\n"
+        "  \"hidden_act\": \"quick_gelu\",\n  \"hidden_size\": %d,\n  \"initializer_factor\": "
+        "1.0,\n"
         "  \"initializer_range\": 0.02,\n  \"intermediate_size\": %d,\n"
         "  \"layer_norm_eps\": 1e-05,\n  \"max_position_embeddings\": %d,\n"
         "  \"model_type\": \"clip_text_model\",\n  \"num_attention_heads\": %d,\n"
@@ -263,8 +264,8 @@ static int save_network(const struct pocket *m, const struct params *params, con
 
 int pocket_save(struct pocket *m, struct error *err)
 {
-    static const char *const folders[] = {"", "/unet", "/vae", "/text_encoder", "/tokenizer",
-                                          "/scheduler"};
+    static const char *const folders[] = {"",           "/unet",     "/vae", "/text_encoder",
+                                          "/tokenizer", "/scheduler"};
     int rc = 0;
     for (size_t i = 0; i < COUNT_OF(folders) && !rc; i++) {
         char *path = alloc_printf("%s%s", m->options->out, folders[i]);

@@ -11,9 +11,9 @@
 #define CROP_PX 64
 #define CROP_COUNT (CROP_PX * CROP_PX * 3)
 #define CROP_LATENT_COUNT (CROP_PX / 8 * (CROP_PX / 8) * POCKET_LATENT_CHANNELS)
-#define LATENT_NOISE .2   /* standard deviation added to the latent in training */
-#define LATENT_SIZE 1e-3  /* price of its mean square, so that the noise stays felt */
-#define FLAT_SQUARE 2.0   /* loss = FLAT_SQUARE d^2 + |d| / 2, the latter by reweighting */
+#define LATENT_NOISE .2  /* standard deviation added to the latent in training */
+#define LATENT_SIZE 1e-3 /* price of its mean square, so that the noise stays felt */
+#define FLAT_SQUARE 2.0  /* loss = FLAT_SQUARE d^2 + |d| / 2, the latter by reweighting */
 #define FLAT_EDGE .03
 
 /* Crops of pictures into x[batch, CROP, CROP, 3], values in [-1, 1]. */
@@ -156,8 +156,8 @@ static void whitening_of(struct whitening *w, const float *z, size_t pixels)
     for (size_t i = 0; i < pixels; i++)
         for (int c = 0; c < Z; c++)
             for (int d = 0; d < Z; d++)
-                covariance[c][d] += (z[i * Z + c] - w->mean[c]) * (z[i * Z + d] - w->mean[d]) /
-                                    (double)pixels;
+                covariance[c][d] +=
+                    (z[i * Z + c] - w->mean[c]) * (z[i * Z + d] - w->mean[d]) / (double)pixels;
     eigen(covariance, v);
     for (int i = 0; i < Z; i++)
         for (int j = 0; j < Z; j++)
@@ -176,7 +176,8 @@ static struct param *find_param(struct params *p, const char *name)
     return NULL;
 }
 
-static int exchange(struct params *p, const char *name, float *values, bool store, struct error *err)
+static int exchange(struct params *p, const char *name, float *values, bool store,
+                    struct error *err)
 {
     struct param *item = find_param(p, name);
     const struct kernels *k = p->device->kernels;
@@ -212,7 +213,8 @@ static int fold(struct pocket *m, const struct whitening *w, struct error *err)
         double shift = 0;
         for (int k = 0; k < Z; k++) shift += post[i][k] * w->mean[k];
         post_bias[i] += (float)shift;
-        wide_bias[Z + i] = log(LATENT_NOISE * LATENT_NOISE * variance / (POCKET_SCALE * POCKET_SCALE));
+        wide_bias[Z + i] =
+            log(LATENT_NOISE * LATENT_NOISE * variance / (POCKET_SCALE * POCKET_SCALE));
         for (int j = 0; j < Z; j++) post[i][j] = (float)back[i][j];
     }
     for (int i = 0; i < 2 * Z; i++) {

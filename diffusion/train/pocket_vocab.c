@@ -15,12 +15,12 @@
 #define WORDS_MAX 256
 
 const char *const pocket_words[] = {
-    "a",      "an",     "the",    "of",        "with",    "on",     "in",         "and",
-    "tall",   "wide",   "slim",   "round",     "vase",    "bowl",   "bottle",     "jar",
-    "jug",    "cup",    "pot",    "blue",      "green",   "red",    "yellow",     "white",
-    "black",  "brown",  "grey",   "turquoise", "glaze",   "glazed", "plain",      "dotted",
-    "banded", "striped", "checked", "pattern", "ground",  "background", "sand",   "rose",
-    "sky",    "moss",   "picture", "photo",    "painting", NULL,
+    "a",      "an",      "the",     "of",        "with",     "on",         "in",     "and",
+    "tall",   "wide",    "slim",    "round",     "vase",     "bowl",       "bottle", "jar",
+    "jug",    "cup",     "pot",     "blue",      "green",    "red",        "yellow", "white",
+    "black",  "brown",   "grey",    "turquoise", "glaze",    "glazed",     "plain",  "dotted",
+    "banded", "striped", "checked", "pattern",   "ground",   "background", "sand",   "rose",
+    "sky",    "moss",    "picture", "photo",     "painting", NULL,
 };
 
 typedef char symbol[SYMBOL_BYTES];
