@@ -1,0 +1,203 @@
+/* Exports of one file a picture: YOLO text and VOC XML, unpacked to a folder. */
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/buf.h"
+#include "base/str.h"
+#include "dataset/annotations.h"
+
+#define FILE_BYTES_MAX (4u << 20)
+#define FILES_MAX 20000
+
+typedef void (*file_reader)(struct annotations *a, const char *name, char *text, void *context);
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Calls `read` for each file of the folder that ends in `extension`, in the order of names. */
+static int each_file(struct annotations *a, const char *folder, const char *extension,
+                     file_reader read, void *context, struct error *err)
+{
+    char **names = NULL;
+    size_t count = 0;
+    DIR *dir = opendir(folder);
+    if (!dir) return error_set(err, ERR_IO, "the folder %s cannot be read", folder);
+    struct dirent *entry;
+    while ((entry = readdir(dir)) && count < FILES_MAX) {
+        if (!str_ends(entry->d_name, extension) || !strcmp(entry->d_name, "labels.txt")) continue;
+        names = alloc_grow(names, count + 1, sizeof *names);
+        names[count++] = alloc_string(entry->d_name);
+    }
+    closedir(dir);
+    if (count) qsort(names, count, sizeof *names, by_name);
+    for (size_t i = 0; i < count; i++) {
+        struct buf bytes;
+        struct error problem;
+        char *path = alloc_printf("%s/%s", folder, names[i]);
+        buf_init(&bytes, FILE_BYTES_MAX);
+        if (buf_read_file(&bytes, path, &problem))
+            annotations_problem(a, "%s", problem.text);
+        else
+            read(a, names[i], bytes.data ? (char *)bytes.data : "", context);
+        buf_release(&bytes);
+        free(path);
+        free(names[i]);
+    }
+    free(names);
+    return 0;
+}
+
+/* ---- YOLO ---- */
+
+struct labels {
+    char **name;
+    int count;
+};
+
+static void yolo_file(struct annotations *a, const char *name, char *text, void *context)
+{
+    const struct labels *labels = context;
+    char *stem = alloc_string_n(name, strlen(name) - 4);
+    struct annotated *image = annotations_image(a, stem, true);
+    int number = 0;
+    for (char *save, *line = strtok_r(text, "\r\n", &save); line;
+         line = strtok_r(NULL, "\r\n", &save)) {
+        int index;
+        double x, y, w, h;
+        number++;
+        if (sscanf(line, "%d %lf %lf %lf %lf", &index, &x, &y, &w, &h) != 5 ||
+            !(w >= 0 && h >= 0 && x >= -1 && x <= 2 && y >= -1 && y <= 2)) {
+            annotations_problem(a, "%s, line %d is no YOLO box: '%.60s'", name, number, line);
+            continue;
+        }
+        const char *label = index >= 0 && index < labels->count ? labels->name[index] : NULL;
+        char plain[32];
+        if (!label) {
+            snprintf(plain, sizeof plain, "class %d", index);
+            annotations_problem(a, "%s, line %d: class %d has no name (labels.txt gives %d)", name,
+                                number, index, labels->count);
+            label = plain;
+        }
+        struct region *r = annotations_region(image, REGION_BOX, label, number);
+        r->normalised = true;
+        r->x = x - w / 2;
+        r->y = y - h / 2;
+        r->w = w;
+        r->h = h;
+    }
+    free(stem);
+}
+
+int annotations_read_yolo(struct annotations *a, const char *folder, struct error *err)
+{
+    struct labels labels = {0};
+    struct buf bytes;
+    char *path = alloc_printf("%s/labels.txt", folder);
+    buf_init(&bytes, FILE_BYTES_MAX);
+    a->format = ANNOTATIONS_YOLO;
+    if (buf_read_file(&bytes, path, NULL) == 0 && bytes.data) {
+        for (char *save, *line = strtok_r((char *)bytes.data, "\r\n", &save); line;
+             line = strtok_r(NULL, "\r\n", &save)) {
+            labels.name = alloc_grow(labels.name, (size_t)labels.count + 1, sizeof *labels.name);
+            labels.name[labels.count++] = alloc_string(line);
+        }
+    }
+    buf_release(&bytes);
+    int rc = each_file(a, folder, ".txt", yolo_file, &labels, err);
+    for (int i = 0; i < labels.count; i++) free(labels.name[i]);
+    free(labels.name);
+    free(path);
+    return rc;
+}
+
+/* ---- VOC: names are written unescaped, so this looks for tags and parses no XML ---- */
+
+/* Content of the first <tag> between at and end, cut off in place (the byte after it becomes 0);
+ * NULL when absent. *after is behind the closing tag. */
+static char *between(char *at, const char *tag, char **after)
+{
+    char open[40], close[40];
+    snprintf(open, sizeof open, "<%s>", tag);
+    snprintf(close, sizeof close, "</%s>", tag);
+    char *from = strstr(at, open);
+    if (!from) return NULL;
+    from += strlen(open);
+    char *end = strstr(from, close);
+    if (!end) return NULL;
+    *after = end + strlen(close);
+    *end = 0;
+    return from;
+}
+
+static void unescape(char *text)
+{
+    static const struct {
+        const char *name;
+        char byte;
+    } entity[] = {{"&amp;", '&'}, {"&lt;", '<'}, {"&gt;", '>'}, {"&quot;", '"'}, {"&apos;", '\''}};
+    char *to = text;
+    while (*text) {
+        size_t i = 0;
+        while (i < COUNT_OF(entity) && !str_starts(text, entity[i].name)) i++;
+        *to++ = i < COUNT_OF(entity) ? entity[i].byte : *text;
+        text += i < COUNT_OF(entity) ? strlen(entity[i].name) : 1;
+    }
+    *to = 0;
+}
+
+static bool number_in(char *text, const char *tag, double *value)
+{
+    char *after, *copy = alloc_string(text), *inner = between(copy, tag, &after);
+    bool ok = inner && str_parse_f64(inner, value);
+    free(copy);
+    return ok;
+}
+
+static void voc_object(struct annotations *a, struct annotated *image, char *object,
+                       const char *file)
+{
+    double x0, y0, x1, y1;
+    if (!number_in(object, "xmin", &x0) || !number_in(object, "ymin", &y0) ||
+        !number_in(object, "xmax", &x1) || !number_in(object, "ymax", &y1)) {
+        annotations_problem(a, "%s: an object without a box", file);
+        return;
+    }
+    char *after, *label = between(object, "name", &after);
+    if (label) unescape(label);
+    struct region *r = annotations_region(image, REGION_BOX, label, 0);
+    r->x = x0;
+    r->y = y0;
+    r->w = x1 - x0;
+    r->h = y1 - y0;
+    if (!r->label) annotations_problem(a, "%s: a box has no label", file);
+}
+
+static void voc_file(struct annotations *a, const char *name, char *text, void *context)
+{
+    char *after, *copy = alloc_string(text), *file = between(copy, "filename", &after);
+    if (file) unescape(file);
+    char *stem = alloc_string_n(name, strlen(name) - 4);
+    struct annotated *image = annotations_image(a, file ? file : stem, !file);
+    double width, height;
+    if (number_in(text, "width", &width) && number_in(text, "height", &height) && width >= 1 &&
+        height >= 1 && width <= 1e6 && height <= 1e6) {
+        image->width = (int)width;
+        image->height = (int)height;
+    }
+    char *object;
+    for (char *at = text; (object = between(at, "object", &after)); at = after)
+        voc_object(a, image, object, name);
+    free(stem);
+    free(copy);
+}
+
+int annotations_read_voc(struct annotations *a, const char *folder, struct error *err)
+{
+    a->format = ANNOTATIONS_VOC;
+    return each_file(a, folder, ".xml", voc_file, NULL, err);
+}
