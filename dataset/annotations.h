@@ -21,16 +21,16 @@ const char *region_kind_name(enum region_kind kind);
 
 struct region {
     enum region_kind kind;
-    char *label;         /* NULL: never labelled, or its label was deleted */
-    double x, y, w, h;   /* what encloses it, pixels of the picture as the browser shows it */
-    bool normalised;     /* YOLO: x y w h in parts of the picture until its size is known */
-    int line;            /* of the file; 0: unknown */
+    char *label;       /* NULL: never labelled, or its label was deleted */
+    double x, y, w, h; /* what encloses it, pixels of the picture as the browser shows it */
+    bool normalised;   /* YOLO: x y w h in parts of the picture until its size is known */
+    int line;          /* of the file; 0: unknown */
 };
 
 struct annotated {
-    char *image;         /* file name as the export has it; YOLO: without extension */
-    bool stem;           /* image is without extension */
-    int width, height;   /* 0: the export does not say */
+    char *image;       /* file name as the export has it; YOLO: without extension */
+    bool stem;         /* image is without extension */
+    int width, height; /* 0: the export does not say */
     struct region *region;
     int region_count;
     char **tag;

@@ -155,8 +155,10 @@ static void add_region(struct annotations *a, const struct parsed *p, bool lines
         r->h = n[1] < n[3] ? n[3] - n[1] : n[1] - n[3];
     }
     if (!r->label)
-        annotations_problem(a, "line %d: a %s in %s has no label (deleted in the editor?); it counts "
-                               "as unlabelled", number, region_kind_name(kind), p->image);
+        annotations_problem(a,
+                            "line %d: a %s in %s has no label (deleted in the editor?); it counts "
+                            "as unlabelled",
+                            number, region_kind_name(kind), p->image);
 }
 
 struct rows {

@@ -43,7 +43,7 @@ static int each_file(struct annotations *a, const char *folder, const char *exte
         if (buf_read_file(&bytes, path, &problem))
             annotations_problem(a, "%s", problem.text);
         else
-            read(a, names[i], bytes.data ? (char *)bytes.data : "", context);
+            read(a, names[i], bytes.data ? (char *)bytes.data : (char[]){""}, context);
         buf_release(&bytes);
         free(path);
         free(names[i]);

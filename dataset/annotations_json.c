@@ -6,7 +6,8 @@
 #include "dataset/annotations.h"
 
 /* Encloses points; false when there are none or they are no numbers. */
-static bool enclose(struct region *r, const json_t *xs, const json_t *ys, size_t stride, size_t from)
+static bool enclose(struct region *r, const json_t *xs, const json_t *ys, size_t stride,
+                    size_t from)
 {
     double low[2] = {INFINITY, INFINITY}, high[2] = {-INFINITY, -INFINITY};
     size_t count = json_array_size(xs);

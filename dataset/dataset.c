@@ -175,8 +175,8 @@ static char *caption_words(const struct annotated *a)
 /* "10_kiln brick": repeats and the caption of pictures without one. */
 static int folder_words(const char *folder, const char **words)
 {
-    const char *name = strrchr(folder, '/') && strrchr(folder, '/')[1] ? strrchr(folder, '/') + 1
-                                                                       : folder;
+    const char *name =
+        strrchr(folder, '/') && strrchr(folder, '/')[1] ? strrchr(folder, '/') + 1 : folder;
     char *end;
     long repeats = strtol(name, &end, 10);
     *words = NULL;
@@ -209,10 +209,11 @@ static char *finish_caption(const struct dataset_options *o, char *words)
 static void check_regions(struct dataset *d, const struct sample *s, struct annotated *a)
 {
     if (a->width && (a->width != s->width || a->height != s->height))
-        dataset_problem(d, a->width == s->height && a->height == s->width
-                               ? "%s was annotated as %dx%d but is %dx%d upright: its regions were "
-                                 "drawn on the picture before turning"
-                               : "%s was annotated as %dx%d but is %dx%d: its regions are scaled",
+        dataset_problem(d,
+                        a->width == s->height && a->height == s->width
+                            ? "%s was annotated as %dx%d but is %dx%d upright: its regions were "
+                              "drawn on the picture before turning"
+                            : "%s was annotated as %dx%d but is %dx%d: its regions are scaled",
                         s->name, a->width, a->height, s->width, s->height);
     double fx = a->width ? (double)s->width / a->width : 1;
     double fy = a->height ? (double)s->height / a->height : 1;
@@ -225,9 +226,11 @@ static void check_regions(struct dataset *d, const struct sample *s, struct anno
         r->y *= sy;
         r->h *= sy;
         if (r->x < -1 || r->y < -1 || r->x + r->w > s->width + 1 || r->y + r->h > s->height + 1)
-            dataset_problem(d, "%s: the %s '%s' at %.0f,%.0f %.0fx%.0f reaches outside the %dx%d "
-                               "picture%s", s->name, region_kind_name(r->kind),
-                            r->label ? r->label : "", r->x, r->y, r->w, r->h, s->width, s->height,
+            dataset_problem(d,
+                            "%s: the %s '%s' at %.0f,%.0f %.0fx%.0f reaches outside the %dx%d "
+                            "picture%s",
+                            s->name, region_kind_name(r->kind), r->label ? r->label : "", r->x,
+                            r->y, r->w, r->h, s->width, s->height,
                             r->line ? " and is clipped" : "");
     }
     a->width = s->width; /* scaled once */
@@ -293,8 +296,8 @@ static bool probe(struct dataset *d, const struct dataset_options *o, struct sam
         return false;
     }
     if (side < o->warn_side_px)
-        dataset_problem(d, "%s is %dx%d, smaller than the training size %d: it is enlarged", s->name,
-                        s->width, s->height, o->warn_side_px);
+        dataset_problem(d, "%s is %dx%d, smaller than the training size %d: it is enlarged",
+                        s->name, s->width, s->height, o->warn_side_px);
     return true;
 }
 
@@ -324,10 +327,12 @@ static void add_picture(struct dataset *d, const struct dataset_options *o, cons
     if (!words) s.source = CAPTION_NONE;
     s.caption = finish_caption(o, words);
     if (s.source == CAPTION_NONE)
-        dataset_problem(d, o->trigger && *o->trigger
-                               ? "%s has no caption and no annotation: it is trained with the "
-                                 "trigger word alone"
-                               : "%s has no caption and no annotation", name);
+        dataset_problem(d,
+                        o->trigger && *o->trigger
+                            ? "%s has no caption and no annotation: it is trained with the "
+                              "trigger word alone"
+                            : "%s has no caption and no annotation",
+                        name);
     d->pictures++;
     *add_sample(d) = s;
     if (o->crops) add_crops(d, o, d->count - 1);
@@ -377,8 +382,10 @@ static int open_annotations(struct dataset *d, const struct dataset_options *o, 
     for (int i = 0; i < d->annotations.problem_count; i++)
         dataset_problem(d, "%s", d->annotations.problem[i]);
     if (d->annotations.lines_guessed)
-        dataset_problem(d, "%s has no header: its rows of eight columns are read as %s (say --kind "
-                           "to decide)", path,
+        dataset_problem(d,
+                        "%s has no header: its rows of eight columns are read as %s (say --kind "
+                        "to decide)",
+                        path,
                         d->annotations.count && d->annotations.item[0].region_count &&
                                 d->annotations.item[0].region[0].kind == REGION_LINE
                             ? "lines"
@@ -416,8 +423,8 @@ static void report_orphans(struct dataset *d, char **names, size_t count)
 
 int dataset_open(struct dataset *d, const struct dataset_options *o, struct error *err)
 {
-    char **names;
-    size_t count;
+    char **names = NULL;
+    size_t count = 0;
     *d = (struct dataset){0};
     int rc = list_folder(&names, &count, o->folder, err);
     if (rc) return rc;

@@ -20,24 +20,30 @@ struct dataset_options {
     const char *folder;
     const char *annotations; /* NULL: none; "" : look for labels_*.csv|json in the folder */
     enum annotation_hint hint;
-    const char *trigger;     /* put first in every caption; NULL: none */
-    const char *caption;     /* template with %s for the words, after the trigger; NULL: the words */
-    bool crops;              /* one more sample per box */
-    double crop_margin;      /* grows a box by so much of its size on each side */
-    int min_side_px;         /* smaller pictures are refused */
-    int warn_side_px;        /* smaller ones are named */
+    const char *trigger; /* put first in every caption; NULL: none */
+    const char *caption; /* template with %s for the words, after the trigger; NULL: the words */
+    bool crops;          /* one more sample per box */
+    double crop_margin;  /* grows a box by so much of its size on each side */
+    int min_side_px;     /* smaller pictures are refused */
+    int warn_side_px;    /* smaller ones are named */
 };
 
-enum caption_source { CAPTION_FILE, CAPTION_LIST, CAPTION_ANNOTATIONS, CAPTION_FOLDER, CAPTION_NONE };
+enum caption_source {
+    CAPTION_FILE,
+    CAPTION_LIST,
+    CAPTION_ANNOTATIONS,
+    CAPTION_FOLDER,
+    CAPTION_NONE
+};
 
 struct sample {
-    char *path;         /* of the picture */
-    char *name;         /* its file name */
+    char *path; /* of the picture */
+    char *name; /* its file name */
     char *caption;
     enum caption_source source;
-    int width, height;  /* of the picture, upright */
+    int width, height; /* of the picture, upright */
     int repeats;
-    bool is_crop;       /* x y w h is a region; else the whole picture */
+    bool is_crop; /* x y w h is a region; else the whole picture */
     int x, y, w, h;
     const struct annotated *annotated; /* NULL: none */
 };

@@ -13,6 +13,19 @@
 #define PIXEL_BYTES (POT_SIDE_PX * POT_SIDE_PX * 3)
 
 static uint8_t picture[PIXEL_BYTES], again[PIXEL_BYTES];
+static struct pot_reader *reader;
+
+static int make_reader(void **state)
+{
+    reader = pot_reader_new();
+    return 0;
+}
+
+static int free_reader(void **state)
+{
+    pot_reader_free(reader);
+    return 0;
+}
 
 static void same_seed_same_picture(void **state)
 {
@@ -29,7 +42,7 @@ static void held_out_combinations_are_never_drawn(void **state)
     int held = 0;
     for (int i = 0; i < POT_COMBINATION_COUNT; i++) held += pot_held_out(i);
     assert_int_equal(held, POT_HELD_OUT_COUNT);
-    for (uint64_t i = 0; i < 5000; i++) {
+    for (uint64_t i = 0; i < 2000; i++) {
         struct pot pot = pot_draw(1, i);
         int index = 0;
         for (int a = POT_ATTRIBUTE_COUNT; a-- > 0;)
@@ -62,8 +75,7 @@ static void captions_say_the_attributes(void **state)
 /* At least 99 % of each attribute, blurred and noisy as a decoded latent may be. */
 static void pictures_read_back(void **state)
 {
-    enum { COUNT = 600 };
-    struct pot_reader *reader = pot_reader_new();
+    enum { COUNT = 300 };
     struct pot_random r = {4};
     int wrong[POT_ATTRIBUTE_COUNT] = {0};
     for (int i = 0; i < COUNT; i++) {
@@ -78,19 +90,16 @@ static void pictures_read_back(void **state)
     print_message("wrong of %d: form %d, glaze %d, pattern %d, ground %d\n", COUNT, wrong[POT_FORM],
                   wrong[POT_GLAZE], wrong[POT_PATTERN], wrong[POT_GROUND]);
     for (int a = 0; a < POT_ATTRIBUTE_COUNT; a++) assert_true(wrong[a] * 100 <= COUNT);
-    pot_reader_free(reader);
 }
 
 static void an_empty_picture_has_no_form(void **state)
 {
-    struct pot_reader *reader = pot_reader_new();
     int read[POT_ATTRIBUTE_COUNT];
     memset(picture, 128, sizeof picture);
     pot_reader_read(reader, picture, POT_SIDE_PX, read);
     assert_int_equal(read[POT_FORM], -1);
     assert_int_equal(read[POT_PATTERN], -1);
     assert_int_equal(read[POT_GROUND], GROUND_GREY);
-    pot_reader_free(reader);
 }
 
 int main(void)
@@ -102,5 +111,5 @@ int main(void)
         cmocka_unit_test(pictures_read_back),
         cmocka_unit_test(an_empty_picture_has_no_form),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_reader, free_reader);
 }
