@@ -10,16 +10,23 @@
 #include "base/str.h"
 #include "kernels/cpu/cpu_device.h"
 #include "kernels/plain/plain.h"
+#include "kernels/plugin.h"
 
 typedef int (*open_function)(struct device **device, const char *options, struct error *err);
 
-/* The plug-in lies beside the program, in the library folder of an installation, in the build tree,
+/* The plug-in is named by KILN_CUDA_PLUGIN, or lies beside the program, in the library folder of an installation, in the build tree,
  * or where the dynamic linker looks. It stays loaded: devices hold pointers into it. */
 static void *cuda_plugin_load(char *why, size_t why_bytes)
 {
     static const char *const places[] = {"kiln-cuda.so", "../lib/kiln/kiln-cuda.so",
                                          "../kernels/cuda/kiln-cuda.so"};
     char folder[PATH_MAX], path[PATH_MAX + 64];
+    const char *named = getenv("KILN_CUDA_PLUGIN");
+    if (named && *named) {
+        void *library = dlopen(named, RTLD_NOW | RTLD_LOCAL);
+        if (!library) str_copy(why, why_bytes, dlerror());
+        return library;
+    }
     ssize_t length = readlink("/proc/self/exe", folder, sizeof(folder) - 1);
     str_copy(why, why_bytes, "there is no kiln-cuda.so");
     for (size_t i = 0; length > 0 && i < sizeof(places) / sizeof(places[0]); i++) {
@@ -55,11 +62,18 @@ static int cuda_device_open_plugin(struct device **device, const char *options, 
                          why);
     }
     open_function open;
+    static const struct plugin_abi ours = PLUGIN_ABI;
+    const struct plugin_abi *theirs = dlsym(library, "kiln_plugin_abi");
     *(void **)&open = dlsym(library, "cuda_device_open");
-    if (!open) {
+    if (!open || !theirs) {
         return error_set(
             err, ERR_UNSUPPORTED,
             "device cuda: the plug-in found is not one of Kiln's (no cuda_device_open)");
+    }
+    if (memcmp(theirs, &ours, sizeof(ours)) != 0) {
+        return error_set(err, ERR_UNSUPPORTED,
+                         "device cuda: the plug-in found was built from other sources than this "
+                         "program; build both together");
     }
     return open(device, options, err);
 }

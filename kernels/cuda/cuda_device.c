@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "base/str.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/plugin.h"
 
 #define STAGING_BYTES ((size_t)8 << 20)
 
@@ -115,7 +116,10 @@ static void cuda_device_close(struct device *d)
     free(d);
 }
 
-int cuda_device_open(struct device **device, const char *options, struct error *err)
+extern const struct plugin_abi kiln_plugin_abi;
+PLUGIN_EXPORT const struct plugin_abi kiln_plugin_abi = PLUGIN_ABI;
+
+PLUGIN_EXPORT int cuda_device_open(struct device **device, const char *options, struct error *err)
 {
     int64_t index = 0;
     if (options && (!str_parse_i64(options, &index) || index < 0 || index > 255))
