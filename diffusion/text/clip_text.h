@@ -26,7 +26,8 @@ struct clip_text_config {
     int64_t vocab, positions;
     int64_t projection; /* of the pooled vector; 0: none */
     enum activation act;
-    bool bare_names; /* HF names without the `text_model.` level (files of old and newest kind) */
+    bool last_dropped; /* SD2 in HF names: the layer that nobody uses is not in the file */
+    bool bare_names;   /* HF names without the `text_model.` level (files of old and newest kind) */
 };
 
 /* Reads the shapes below `prefix` ("cond_stage_model.transformer.", "conditioner.embedders.1.model.",

@@ -67,6 +67,7 @@ int clip_text_detect(struct clip_text_config *config, const struct weight_store 
         if (!c.layers++) c.mlp = up->rank == 2 ? up->dim[0] : 0;
     }
     if (projection && projection->rank == 2) c.projection = projection->dim[d == DIALECT_LDM];
+    c.last_dropped = d == DIALECT_HF && c.layers != 24;
     c.heads = heads_of(c.width);
     bool openclip = d == DIALECT_LDM || c.width == 1024 || c.width == 1280;
     c.act = openclip ? ACT_GELU : ACT_QUICK_GELU;

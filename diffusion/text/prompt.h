@@ -37,6 +37,7 @@ struct prompt {
     int span_count;
     struct prompt_lora *loras; /* of <lora:...> */
     int lora_count;
+    bool plain_names; /* an embedding's name alone asks for it too (PROMPT_LOCAL) */
     struct arena arena;
 };
 
