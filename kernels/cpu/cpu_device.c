@@ -16,7 +16,10 @@
 /* The instruction sets that this binary carries, best first. */
 #define DECLARE(isa)                                                                               \
     extern const struct kernels cpu_table_##isa;                                                   \
+    int cpu_pack_forward_##isa(struct device *d, struct kernel_weight *w,                          \
+                               enum dtype activation_dtype, struct error *err);                    \
     double cpu_peak_loop_##isa(int64_t rounds, enum dtype dtype);
+#define USE(isa) &cpu_table_##isa, cpu_pack_forward_##isa, cpu_peak_loop_##isa
 #if defined(__x86_64__)
 DECLARE(avx512bf16)
 DECLARE(avx512)
@@ -51,18 +54,19 @@ static const struct path {
     const char *asked; /* KILN_CPU; avx512-only leaves bf16 instructions alone, for tests */
     const char *label;
     const struct kernels *table;
+    int (*pack_forward)(struct device *d, struct kernel_weight *w, enum dtype activation_dtype,
+                        struct error *err);
     double (*peak_loop)(int64_t rounds, enum dtype dtype);
     bool (*present)(void);
     bool fast_bf16; /* bfloat16 products in one instruction */
 } paths[] = {
 #if defined(__x86_64__)
-    {"avx512", "avx512 bf16", &cpu_table_avx512bf16, cpu_peak_loop_avx512bf16, has_avx512bf16,
-     true},
-    {"avx512", "avx512", &cpu_table_avx512, cpu_peak_loop_avx512, has_avx512, false},
-    {"avx512-only", "avx512", &cpu_table_avx512, cpu_peak_loop_avx512, has_avx512, false},
-    {"avx2", "avx2", &cpu_table_avx2, cpu_peak_loop_avx2, has_avx2, false},
+    {"avx512", "avx512 bf16", USE(avx512bf16), has_avx512bf16, true},
+    {"avx512", "avx512", USE(avx512), has_avx512, false},
+    {"avx512-only", "avx512", USE(avx512), has_avx512, false},
+    {"avx2", "avx2", USE(avx2), has_avx2, false},
 #endif
-    {"portable", "portable", &cpu_table_portable, cpu_peak_loop_portable, has_portable, false},
+    {"portable", "portable", USE(portable), has_portable, false},
 };
 
 static int choose_path(const struct path **path, struct error *err)
@@ -151,11 +155,12 @@ static int cpu_finish(struct device *d, struct error *err)
     return 0;
 }
 
-/* Weights are packed by the kernel that needs them, in the form that it needs. */
+/* The form that nearly all matrices need; the kernels make any other when they meet it. */
 static int cpu_pack(struct device *d, struct kernel_weight *w, enum dtype activation_dtype,
                     struct error *err)
 {
-    return 0;
+    if (w->rank < 2) return 0;
+    return cpu_state(d)->pack_forward(d, w, activation_dtype, err);
 }
 
 static void cpu_unpack(struct device *d, struct kernel_weight *w)
@@ -260,6 +265,7 @@ int cpu_device_open(struct device **device, const char *options, struct error *e
     d->state = s;
     d->close = cpu_device_close;
     s->table = path->table;
+    s->pack_forward = path->pack_forward;
     s->peak_loop = path->peak_loop;
     rc = pool_new(&s->pool, (int)threads, err);
     if (rc) goto fail;

@@ -19,6 +19,8 @@ struct cpu_state {
     struct pool *pool;
     int threads;
     const struct kernels *table; /* of the chosen instruction set */
+    int (*pack_forward)(struct device *d, struct kernel_weight *w, enum dtype activation_dtype,
+                        struct error *err);
     double (*peak_loop)(int64_t rounds, enum dtype dtype);
     char *worker_memory; /* CPU_WORKER_BYTES for each worker */
     /* grows to what the largest kernel so far needed: packed keys, statistics, biases */

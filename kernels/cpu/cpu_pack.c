@@ -242,7 +242,8 @@ int pack_get(const void **b, struct device *d, struct kernel_weight *w, struct p
 {
     bool half = dtype == DTYPE_BF16;
     struct packed *packed = w->packed;
-    if (packed && packed->form[form][half] && packed->version[form][half] == w->version) {
+    if (packed && packed->form[form][half] && packed->version[form][half] == w->version &&
+        memcmp(&packed->shape[form][half], &shape, sizeof shape) == 0) {
         *b = packed->form[form][half];
         return 0;
     }
@@ -276,15 +277,40 @@ int pack_get(const void **b, struct device *d, struct kernel_weight *w, struct p
         packed = alloc_zero(1, sizeof *packed);
         w->packed = packed;
     }
-    if (!packed->form[form][half])
-        packed->form[form][half] = cpu_big_alloc(p.b_bytes * (size_t)copies);
+    size_t bytes = p.b_bytes * (size_t)copies;
+    if (packed->bytes[form][half] != bytes) {
+        free(packed->form[form][half]);
+        packed->form[form][half] = NULL;
+    }
+    if (!packed->form[form][half]) packed->form[form][half] = cpu_big_alloc(bytes);
     p.to = packed->form[form][half];
     if (!p.to)
-        return error_set(err, ERR_NO_MEMORY, "no memory for %zu bytes of packed weight",
-                         p.b_bytes * (size_t)copies);
+        return error_set(err, ERR_NO_MEMORY, "no memory for %zu bytes of packed weight", bytes);
+    packed->bytes[form][half] = bytes;
     pool_run(cpu_state(d)->pool, p.panels * copies, pack_task, &p);
     packed->version[form][half] = w->version;
+    packed->shape[form][half] = shape;
+    if (form == PACK_PHASES && !w->changes && packed->form[PACK_FORWARD][half]) {
+        free(packed->form[PACK_FORWARD][half]);
+        packed->form[PACK_FORWARD][half] = NULL;
+        packed->bytes[PACK_FORWARD][half] = 0;
+    }
     w->packed_version = w->version;
     *b = p.to;
     return 0;
+}
+
+int CPU_NAME(cpu_pack_forward)(struct device *d, struct kernel_weight *w,
+                               enum dtype activation_dtype, struct error *err);
+
+int CPU_NAME(cpu_pack_forward)(struct device *d, struct kernel_weight *w,
+                               enum dtype activation_dtype, struct error *err)
+{
+    const void *b;
+    struct packed *packed = w->packed;
+    bool half = activation_dtype == DTYPE_BF16;
+    if (packed && packed->form[PACK_PHASES][half]) return 0;
+    struct pack_shape shape = {w->dim[0], w->dim[1], w->rank > 2 ? w->dim[2] : 1,
+                               w->rank > 3 ? w->dim[3] : 1};
+    return pack_get(&b, d, w, shape, PACK_FORWARD, activation_dtype, err);
 }

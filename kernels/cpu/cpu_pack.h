@@ -11,12 +11,8 @@
 #include "kernels/cpu/cpu_gemm.h"
 #include "kernels/cpu/cpu_packed.h"
 
-/* The kernel's own idea of the weight: [out,c,kh,kw], 1x1 for a linear. */
-struct pack_shape {
-    int64_t out, c, kh, kw;
-};
-
-/* The packed B of `form` for activations of `dtype`. */
+/* The packed B of `form` for activations of `dtype`. Making the phases of a weight that does not change
+ * drops its forward form: the convolution that enlarges is the only one to use it. */
 int CPU_NAME(pack_get)(const void **b, struct device *d, struct kernel_weight *w,
                        struct pack_shape shape, enum pack_form form, enum dtype dtype,
                        struct error *err);

@@ -8,6 +8,7 @@
 #ifndef KERNELS_CPU_CPU_PACKED_H
 #define KERNELS_CPU_CPU_PACKED_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 enum pack_form {
@@ -18,9 +19,16 @@ enum pack_form {
     PACK_FORMS
 };
 
+/* The kernel's own idea of a weight: [out,c,kh,kw], 1x1 for a linear. */
+struct pack_shape {
+    int64_t out, c, kh, kw;
+};
+
 struct packed {
     void *form[PACK_FORMS][2]; /* [.][0] F32, [.][1] BF16 */
     uint64_t version[PACK_FORMS][2];
+    struct pack_shape shape[PACK_FORMS][2];
+    size_t bytes[PACK_FORMS][2];
 };
 
 #endif
