@@ -27,6 +27,7 @@ static void close_slot(struct model_slot *s)
 static void release_slot(struct model_slot *s)
 {
     close_slot(s);
+    file_hash_stop(&s->hash);
     free(s->name);
     free(s->path);
     free(s->vae_path);
@@ -124,6 +125,7 @@ static int load(struct models *m, struct model_slot *s, struct error *err)
         rc = model_open(&s->model, m->device, s->path, s->vae_path, precision, err);
     } while (rc == ERR_NO_MEMORY && evict(m, s));
     if (rc) return rc;
+    if (!s->hash.path) file_hash_start(&s->hash, s->path);
     while (m->limit_bytes && resident_bytes(m) > m->limit_bytes && evict(m, s)) continue;
     const struct model_info *info = model_info(s->model);
     log_info("model.loaded", "name=\"%s\" family=\"%s\" mib=%zu seconds=%.2f", s->name,
@@ -142,6 +144,12 @@ int models_get(struct models *m, const char *name, struct model **model, struct 
     s->used = ++m->uses;
     *model = s->model;
     return 0;
+}
+
+const char *models_hash(struct models *m, const char *name, int wait)
+{
+    struct model_slot *s = find(m, name);
+    return s ? file_hash_text(&s->hash, wait) : "";
 }
 
 void models_unload(struct models *m, const char *name)

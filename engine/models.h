@@ -11,6 +11,7 @@
 #define ENGINE_MODELS_H
 
 #include "diffusion/pipeline.h"
+#include "engine/file_hash.h"
 
 #define MODELS_MAX 64
 
@@ -21,8 +22,9 @@ struct models {
     struct model_slot {
         char *name, *path, *vae_path;
         enum precision precision;
-        struct model *model; /* NULL: known, not resident */
-        uint64_t used;       /* rises with every use */
+        struct model *model;   /* NULL: known, not resident */
+        struct file_hash hash; /* begun when the model was loaded */
+        uint64_t used;         /* rises with every use */
     } slot[MODELS_MAX];
     int count;
     uint64_t uses;
@@ -37,6 +39,8 @@ int models_name(struct models *m, const char *name, const char *path, const char
                 enum precision precision, struct error *err);
 /* Resident and ready, loaded when need be. Borrowed until the next call. */
 int models_get(struct models *m, const char *name, struct model **model, struct error *err);
+/* SHA-256 of the model's file; waits for it. "" when it cannot be told. */
+const char *models_hash(struct models *m, const char *name, int wait);
 void models_unload(struct models *m, const char *name);
 
 bool precision_find(const char *name, enum precision *precision); /* auto fp32 bf16 fp16 */

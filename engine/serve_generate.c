@@ -119,7 +119,7 @@ static int generate(struct generate *g, struct engine_result *result, struct pip
     result->joules = energy_since(&energy);
     result->energy_source = energy_source(&energy);
     result->peak_bytes = (int64_t)made->peak_bytes;
-    result->model_sha256 = model_info(model)->sha256;
+    result->model_sha256 = models_hash(&g->engine->models, job->request.model, 1);
     result->kernels = g->engine->device->kernels->name;
     result->device = g->engine->device->label;
     for (int i = 0; i < made->note_count && i < ENGINE_NOTES_MAX; i++)

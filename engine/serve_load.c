@@ -17,7 +17,7 @@ static int load(struct engine *e, const struct engine_load *l, struct engine_loa
     const struct model_info *info = model_info(model);
     loaded->model = l->model;
     loaded->family = family_name(info->family);
-    loaded->sha256 = info->sha256;
+    loaded->sha256 = models_hash(&e->models, l->model, 0);
     loaded->bytes = (int64_t)info->weight_bytes;
     loaded->seconds = info->load_seconds;
     loaded->inpainting = info->inpainting;
