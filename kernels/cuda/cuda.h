@@ -66,6 +66,9 @@ void cuda_epilogue(struct gemm_epilogue *to, const struct epilogue_args *from, i
  * The weight is packed for this use alone. */
 int cuda_linear_geglu(struct device *d, const struct linear_args *a, struct error *err);
 
+/* Every word of wrap.h on small numbers, as selftest.h says. ERR_DEVICE when one computes wrongly. */
+int cuda_selftest(struct device *d, struct error *err);
+
 /* cuda_tile.c: which tile and how many splits, from a cost model of the card */
 struct cuda_tile {
     enum gemm_tile tile;

@@ -148,6 +148,7 @@ PLUGIN_EXPORT int cuda_device_open(struct device **device, const char *options, 
         else
             rc = runtime_check(code, "pinned memory", err);
     }
+    if (!rc) rc = cuda_selftest(d, err);
     if (rc) {
         cuda_device_close(d);
         return rc;

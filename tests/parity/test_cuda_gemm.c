@@ -68,7 +68,7 @@ static void each_tile(void **state)
                                  dtype_name(dtypes[i]), splits);
                 /* one row and eight columns more than a tile, K with a tail */
                 run_linear(dtypes[i], (struct linear_case){.m = s.m + 1,
-                                                           .k = 136,
+                                                           .k = 232,
                                                            .out = s.n + 8,
                                                            .rows_per_image = 50,
                                                            .bias = true,
@@ -315,6 +315,24 @@ static void convolutions(void **state)
     }
 }
 
+/* four phases times splits share the buffer of partial sums */
+static void split_phases(void **state)
+{
+    force(GEMM_64X80, 2);
+    cuda_parity_case(&p, "enlarging convolution, 2 splits");
+    run_conv(DTYPE_F16, (struct conv_case){.n = 2,
+                                           .h = 4,
+                                           .w = 5,
+                                           .c = 24,
+                                           .out = 16,
+                                           .kernel = 3,
+                                           .stride = 1,
+                                           .pad = 1,
+                                           .upsample = 2,
+                                           .epilogue = true});
+    force(-1, 0);
+}
+
 static void run_linear_grad(enum dtype dtype, int64_t m, int64_t k, int64_t out, bool accumulate)
 {
     struct operand *x = cuda_parity_random(&p, dtype, m * k, 1),
@@ -435,14 +453,22 @@ static void counts(void **state)
     assert_int_equal(n.async_bytes, (256 * 320 * 2) * 2 + (320 * 320 * 2) * 2);
     /* 8 warps, 10 slices, 2 steps: 2 loads of A and 5 of B, 4 blocks */
     assert_int_equal(n.matrix_loads, 4 * 8 * 10 * 2 * 7);
+    for (int tile = 0; tile < GEMM_TILE_COUNT; tile++) {
+        force(tile, 1);
+        emulator_count_reset();
+        run_linear_grad(DTYPE_F16, 40, 88, 64, false);
+        assert_int_equal(emulator_count().bank_conflicts, 0);
+    }
+    force(-1, 0);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_tile),      cmocka_unit_test(linear_shapes),
-        cmocka_unit_test(convolutions),   cmocka_unit_test(linear_gradients),
-        cmocka_unit_test(geglu_epilogue), cmocka_unit_test(counts),
+        cmocka_unit_test(each_tile),        cmocka_unit_test(linear_shapes),
+        cmocka_unit_test(convolutions),     cmocka_unit_test(split_phases),
+        cmocka_unit_test(linear_gradients), cmocka_unit_test(geglu_epilogue),
+        cmocka_unit_test(counts),
     };
     return cuda_parity_main("cuda_gemm", tests, COUNT_OF(tests), &p);
 }

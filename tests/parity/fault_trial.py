@@ -1,0 +1,180 @@
+"""Seeds faults into copies of the CUDA kernel sources and shows that the emulated tests notice.
+
+usage: fault_trial.py SOURCE_ROOT BUILD_ROOT [--only WORD] [--jobs N] [--list]
+
+Each fault is one replacement in one file. The kernel file is compiled again with it, linked with the
+objects of the test that the build made, and the test must fail (or hang: 100 s). Prints how many
+were caught, by what, and exits 1 when fewer than the floor below were. Nothing in the tree changes.
+"""
+import argparse
+import concurrent.futures
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+FLOOR = 0.9  # of all faults
+
+# kernel file that is compiled again, test that must notice, file to change, what, old text, new text
+GEMM, SIMPLE = ("gemm_f16", "cuda_gemm"), ("gemm_simple", "cuda_gemm")
+FLASH, GRAD = ("attention_f16", "cuda_attention"), ("attention_grad_f16", "cuda_attention")
+ROWS, NORM = ("attention_simple", "cuda_attention"), ("norm", "cuda_norm")
+POINT, SLABS = ("pointwise", "cuda_pointwise"), ("gemm_f16", "cuda_attention")
+FAULTS = [
+    # products: synchronisation
+    (GEMM, "gemm_kernel.h", "no barrier a slice", "        block_sync();\n        int next", "        int next"),
+    (GEMM, "gemm_kernel.h", "waits for one slice less", "copy_wait<gemm_stages - 2>()", "copy_wait<gemm_stages - 1>()"),
+    (GEMM, "gemm_kernel.h", "fills the stage in use", "stage == 0 ? gemm_stages - 1 : stage - 1", "stage"),
+    (GEMM, "gemm_kernel.h", "no commit in the loop", "stage - 1);\n        copy_commit();", "stage - 1);"),
+    # products: guards
+    (GEMM, "gemm_kernel.h", "rows beyond m are stored", "if (m >= p.m) continue;", ""),
+    (GEMM, "gemm_kernel.h", "weight rows beyond n are read", "live = k + 8 * chunk < k_to && n0 + row < p.n;", "live = k + 8 * chunk < k_to;"),
+    (GEMM, "gemm_kernel.h", "k beyond the split is read", "live = k + 8 * chunk < k_to && n0 + row < p.n;", "live = n0 + row < p.n;"),
+    (SLABS, "gemm_kernel.h", "rows of a transposed operand that do not exist", "k + row < p.b_rows && ", ""),
+    (GEMM, "gemm_kernel.h", "columns of a transposed operand beyond n", " && n0 + 8 * chunk < p.n;", ";"),
+    (GEMM, "epilogue.h", "columns beyond n are stored", "        if (n >= p.n) return;\n        const gemm_epilogue &e = p.epilogue;\n        const bool second", "        const gemm_epilogue &e = p.epilogue;\n        const bool second"),
+    (GEMM, "epilogue.h", "pairs at odd pitches", "((p.y_pitch & 1) | ", "("),
+    # products: addressing
+    (GEMM, "gemm_kernel.h", "rows in shared memory without their gap", "a_pitch = gemm_slice * 2 + 16;", "a_pitch = gemm_slice * 2;"),
+    (GEMM, "gemm_kernel.h", "rows of the transposed operand without their gap", "TRANSPOSED ? TN * 2 + 16 : a_pitch", "TRANSPOSED ? TN * 2 : a_pitch"),
+    (GEMM, "gemm_kernel.h", "wrong half of the A fragment", "a_lane = (warp_m + lane % 16) * S::a_pitch + lane / 16 * 16", "a_lane = (warp_m + lane % 16) * S::a_pitch + lane / 8 % 2 * 16"),
+    (GEMM, "gemm_kernel.h", "second k16 step reads the first", "at + a_lane + 16 * i * S::a_pitch + 32 * step", "at + a_lane + 16 * i * S::a_pitch"),
+    (GEMM, "gemm_kernel.h", "the gather moves by half a slice", "a_at.advance(s, gemm_slice);", "a_at.advance(s, gemm_slice / 2);"),
+    (GEMM, "gemm_kernel.h", "no wrapping at the top", "if (y < 0) y += s.limit_h;\n        else if", "if"),
+    (GEMM, "gemm_kernel.h", "taps bleed over the right edge", "(unsigned)x < (unsigned)s.limit_w &&", ""),
+    (GEMM, "gemm_kernel.h", "gradient of stride 2 reads odd pixels", "((y | x) & s.mask) == 0", "true"),
+    (GEMM, "gemm_kernel.h", "gradient taps run forward", "r.x + s.sign * tap_x", "r.x + tap_x"),
+    (GEMM, "gemm_kernel.h", "every split starts at 0", "k_from = split * p.k_per_split", "k_from = 0"),
+    (GEMM, "gemm_kernel.h", "phases share their partial sums", "((int64_t)block_z() * p.m + m)", "((int64_t)split * p.m + m)"),
+    (SIMPLE, "gemm_simple.cu", "the last split is forgotten", "split < p.splits; split++) {\n        word8", "split < p.splits - 1; split++) {\n        word8"),
+    (SIMPLE, "gemm_simple.cu", "no barrier before the next slice", "16 * ty, shared_b + 16 * tx);\n        block_sync();\n    }\n    UNROLL\n    for (int i = 0; i < 4; i++) {\n        if (m0", "16 * ty, shared_b + 16 * tx);\n    }\n    UNROLL\n    for (int i = 0; i < 4; i++) {\n        if (m0"),
+    (SIMPLE, "gemm_simple.cu", "dw overwrites", "global_load<float>(to) + sum", "sum"),
+    # epilogues
+    (GEMM, "epilogue.h", "phases swapped", "(2 * oy + phase_y) * 2", "(2 * oy + phase_x) * 2"),
+    (GEMM, "epilogue.h", "bias of the neighbour", "load_as(e.bias, e.bias_dtype, n + 1)", "load_as(e.bias, e.bias_dtype, n)"),
+    (GEMM, "epilogue.h", "gate bias is the value's", "p.n / 2 + j + i", "j + i"),
+    (GEMM, "epilogue.h", "activation of one of two", "v[0] = activate(e.act, v[0]), v[1] = activate(e.act, v[1]);", "v[0] = activate(e.act, v[0]);"),
+    (GEMM, "epilogue.h", "one image's row for all", "at / e.rows_per_image * e.row_pitch", "0"),
+    # attention
+    (FLASH, "attention_kernel.h", "no barrier before K is read", "        block_sync(); /* K has", "        /* K has"),
+    (FLASH, "attention_kernel.h", "no barrier before V is read", "        block_sync(); /* V has", "        /* V has"),
+    (FLASH, "attention_kernel.h", "V is not waited for", "        copy_wait<1>();\n        block_sync(); /* V has", "        block_sync(); /* V has"),
+    (FLASH, "attention_kernel.h", "next K over the K in use", "shared_k + (stage ^ 1) * tile_bytes", "shared_k + stage * tile_bytes"),
+    (FLASH, "attention_kernel.h", "keys beyond the last", "at >= lk || ", ""),
+    (FLASH, "attention_kernel.h", "causal mask of the upper rows for all", "at > row + e / 2 * 8", "at > row"),
+    (FLASH, "attention_kernel.h", "the sum is not rescaled", "sum[half] = sum[half] * shrink + part;", "sum[half] = sum[half] + part;"),
+    (FLASH, "attention_kernel.h", "one round less", "(keys + KEYS - 1) / KEYS", "keys / KEYS"),
+    (FLASH, "attention_tile.h", "half of a quad's sum", "return v + shuffle_xor(v, 2);", "return v + shuffle_xor(v, 1);"),
+    (FLASH, "attention_tile.h", "rows in shared memory without their gap", "(chunks | 1) * 16", "chunks * 16"),
+    (FLASH, "attention_tile.h", "queries beyond the last are stored", "if (row >= rows) continue;", ""),
+    (FLASH, "attention_tile.h", "columns beyond the head are read", " && 8 * chunk < d;", ";"),
+    (FLASH, "attention_tile.h", "k8 remainder from the wrong columns", "matrix_load2(half, rows + (lane % 16) * tile<D>::pitch + 32 * tile<D>::steps);", "matrix_load2(half, rows + (lane % 16) * tile<D>::pitch);"),
+    (GRAD, "attention_grad_kernel.h", "delta is forgotten", "weight * (ds[j][e] - mean)", "weight * ds[j][e]"),
+    (GRAD, "attention_grad_kernel.h", "no barrier a round", "        block_sync(); /* the tiles", "        /* the tiles"),
+    (GRAD, "attention_grad_kernel.h", "tiles are not waited for", "        copy_wait<0>();\n        block_sync(); /* the tiles", "        block_sync(); /* the tiles"),
+    (GRAD, "attention_grad_kernel.h", "causal from the wrong query", "from = first / PASSING * PASSING", "from = first + PASSING"),
+    (ROWS, "attention_simple.cu", "cells reused without a barrier", "    block_sync(); /* the cells' former use is over */\n", ""),
+    # norms
+    (NORM, "norm.cu", "Chan's correction without a count", "(count * other_count / whole)", "(count / whole)"),
+    (NORM, "norm.cu", "squares around zero", "squares[i] - sum[i] * mean", "squares[i]"),
+    (NORM, "norm.cu", "no barrier in the tree", "        block_sync();\n        if (t < half) {\n            word16", "        if (t < half) {\n            word16"),
+    (NORM, "norm.cu", "elements beyond the row count", "at + i < p.a.d ? c.v[i] - mean : 0.0f", "c.v[i] - mean"),
+    (NORM, "norm.cu", "the slope forgets xhat", " - xhat * bits_to_float(sums.word[1])", ""),
+    (NORM, "norm.cu", "all row lanes counted alike", "int64_t rows = row_to - row_from - l;", "int64_t rows = row_to - row_from;"),
+    # pointwise
+    (POINT, "pointwise.cu", "GEGLU rows half as long", "value = row * 2 * a.d + column;", "value = row * a.d + column;"),
+    (POINT, "pointwise.cu", "transpose without a barrier", "    block_sync();\n    for (int i = y; i < turn_tile", "    for (int i = y; i < turn_tile"),
+    (POINT, "pointwise.cu", "column sum of seven", "for (int i = 1; i < 8; i++) sum", "for (int i = 1; i < 7; i++) sum"),
+    (POINT, "pointwise.cu", "block sum without barriers", "        block_sync();\n        if (t < half)\n            shared_store(sums", "        if (t < half)\n            shared_store(sums"),
+    (POINT, "pointwise.cu", "nearest rounds down", "(i * large + small - 1) / small", "i * large / small"),
+    (POINT, "pointwise.cu", "add repeats b from its start", "s.at % p.b_count", "0"),
+]
+
+
+def replace(source, old, new):
+    """Layout does not matter for finding the place: a run of blanks matches any other."""
+    pattern = r"\s+".join(re.escape(word) for word in old.split())
+    found = re.findall(pattern, source)
+    if not found:
+        return None
+    return re.sub(pattern, lambda _: new, source, count=1)
+
+
+def library_objects(build):
+    names = ["kernels/cuda/libcuda_emulated.a", "kernels/libkernels.a", "base/libbase.a"]
+    return [os.path.join(build, name) for name in names]
+
+
+def trial(root, build, fault):
+    """(verdict, why); a fault whose new text is its old text is the control and must be missed"""
+    (kernel, test), name, what, old, new = fault
+    with tempfile.TemporaryDirectory(prefix="kiln-fault-") as work:
+        folder = os.path.join(work, "kernels", "cuda")
+        os.makedirs(folder)
+        with open(os.path.join(root, "kernels", "cuda", name)) as f:
+            changed = replace(f.read(), old, new)
+        if changed is None:
+            return "stale", "its text is not in the file any more"
+        with open(os.path.join(folder, name), "w") as f:
+            f.write(changed)
+        mutant = os.path.join(work, "mutant.o")
+        compile_line = ["g++", "-std=c++17", "-O1", "-w", "-DKILN_EMULATED", "-D_GNU_SOURCE", "-fPIC", "-I", work,
+                        "-I", root, "-c", os.path.join(root, "kernels/cuda/emulator", "kernel_%s.cpp" % kernel),
+                        "-o", mutant]
+        done = subprocess.run(compile_line, capture_output=True, text=True)
+        if done.returncode != 0:
+            return "stale", "does not compile: " + done.stderr.splitlines()[0]
+        binary = os.path.join(work, "test")
+        objects = os.path.join(build, "tests/parity", "parity_%s.p" % test)
+        parts = [os.path.join(objects, o) for o in sorted(os.listdir(objects)) if o.endswith(".o")]
+        libraries = [os.path.join(build, "tests/parity/libcuda_parity.a")] + library_objects(build)
+        link_line = ["g++", "-o", binary] + parts + [mutant] + ["-Wl,--start-group"] + libraries + [
+            "-Wl,--end-group", "-lcmocka", "-lm", "-ldl", "-lpthread"]
+        done = subprocess.run(link_line, capture_output=True, text=True)
+        if done.returncode != 0:
+            return "stale", "does not link: " + done.stderr.splitlines()[-1]
+        try:
+            done = subprocess.run([binary], capture_output=True, text=True, timeout=100)
+        except subprocess.TimeoutExpired:
+            return "caught", "hangs"
+        if done.returncode == 0:
+            return "missed", ""
+        said = re.search(r"side 2: (.*)|ERROR: (.*)", done.stdout + done.stderr)
+        if said:
+            return "caught", (said.group(1) or said.group(2))[:130]
+        return "caught", "exit %d" % done.returncode
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("root")
+    parser.add_argument("build")
+    parser.add_argument("--only", default="")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--list", action="store_true")
+    options = parser.parse_args()
+    faults = [f for f in FAULTS if options.only in f[1] + " " + f[2]]
+    if options.list:
+        for fault in faults:
+            print("%s: %s" % (fault[1], fault[2]))
+        return 0
+    counts = {"caught": 0, "missed": 0, "stale": 0}
+    for kernel, test in sorted({fault[0] for fault in faults}):
+        source = next(f[1] for f in faults if f[0] == (kernel, test))
+        verdict, why = trial(options.root, options.build, ((kernel, test), source, "control", "#include", "#include"))
+        if verdict != "missed":
+            print("control: %s without a fault: %s %s" % (test, verdict, why))
+            return 1
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        running = [pool.submit(trial, options.root, options.build, f) for f in faults]
+        for fault, future in zip(faults, running):
+            verdict, why = future.result()
+            counts[verdict] += 1
+            print("%-6s %s: %s%s" % (verdict, fault[1], fault[2], " -- " + why if why else ""), flush=True)
+    print("%d of %d seeded faults caught, %d missed, %d stale" %
+          (counts["caught"], len(faults), counts["missed"], counts["stale"]))
+    return 0 if not counts["stale"] and counts["caught"] >= FLOOR * len(faults) else 1
+
+
+sys.exit(main())
