@@ -198,7 +198,7 @@ static void jobs_reply(struct question *q, struct control_reply *r)
         if (j->state != JOB_SETTLED) continue;
         list[i].certainty = j->told_milli >= 0 ? "exact" : "pending";
         list[i].credited_milli =
-            j->form ? list[i].reward_milli : list[i].reward_milli * factor / 1000;
+            j->form ? list[i].reward_milli : (list[i].reward_milli * factor + 500) / 1000;
     }
     r->doc = CONTROL_DOC_JOBS;
     r->jobs = (struct control_jobs){.list = list, .count = q->count, .total = q->total};

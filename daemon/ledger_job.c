@@ -136,7 +136,8 @@ int ledger_earn(struct ledger *l, const char *id, int64_t reward_milli, int fact
     /* alchemy has no multiplier (horde-api 5.5) */
     if (!rc && reward_milli > 0 && !j.form && factor_milli != 1000) {
         str_copy(p.kind, sizeof p.kind, "corrected");
-        p.milli = reward_milli * factor_milli / 1000 - reward_milli; /* as the Horde rounds */
+        p.milli =
+            (reward_milli * factor_milli + 500) / 1000 - reward_milli; /* as the Horde rounds */
         p.certainty = POSTING_ESTIMATED;
         snprintf(p.note, sizeof p.note, "the Horde credits this bridge name %d.%03d of the reward",
                  factor_milli / 1000, factor_milli % 1000);

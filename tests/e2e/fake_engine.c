@@ -79,8 +79,11 @@ static void say_hello(const char *device)
     m.hello.pid = getpid();
     m.hello.kernels = "fake";
     m.hello.device_count = 1;
-    m.hello.devices[0] = (struct engine_device){
-        .name = device, .title = "fake", .driver = "", .memory_bytes = 1 << 30, .free_bytes = 1 << 29};
+    m.hello.devices[0] = (struct engine_device){.name = device,
+                                                .title = "fake",
+                                                .driver = "",
+                                                .memory_bytes = 1 << 30,
+                                                .free_bytes = 1 << 29};
     for (int i = 0; i < CAPABILITY_COUNT && m.hello.capability_count < ENGINE_NAMES_MAX; i++)
         if (capability_has(&built, (enum capability)i))
             m.hello.capabilities[m.hello.capability_count++] = capability_name((enum capability)i);
@@ -139,9 +142,8 @@ static void next_behaviour(char out[32])
 static void make_image(struct engine_image *image, const struct engine_msg *m, int index)
 {
     static const unsigned char webp[] = {
-        'R',  'I',  'F',  'F',  0x1a, 0,    0,    0,    'W',  'E',  'B',  'P',
-        'V',  'P',  '8',  'L',  0x0d, 0,    0,    0,    0x2f, 0,    0,    0,
-        0x10, 0x07, 0x10, 0x11, 0x11, 0x88, 0x88, 0xfe, 0x07, 0};
+        'R', 'I', 'F', 'F',  0x1a, 0, 0, 0,    'W',  'E',  'B',  'P',  'V',  'P',  '8',  'L',  0x0d,
+        0,   0,   0,   0x2f, 0,    0, 0, 0x10, 0x07, 0x10, 0x11, 0x11, 0x88, 0x88, 0xfe, 0x07, 0};
     size_t length = sizeof webp + 96;
     image->bytes.data = alloc_zero(1, length);
     memcpy(image->bytes.data, webp, sizeof webp);

@@ -131,7 +131,7 @@ static void a_job_is_kept_from_pop_to_pay(void **state)
     struct ledger_totals t;
     assert_int_equal(ledger_totals(l, 0, &t, &err), 0);
     assert_int_equal(t.told_milli, 6550);
-    assert_int_equal(t.credited_milli, 4912);
+    assert_int_equal(t.credited_milli, 4913);
     assert_int_equal(t.balance_milli, t.credited_milli);
     assert_int_equal(t.by_state[JOB_SETTLED], 1);
     assert_int_equal(t.by_state[JOB_FAULTED], 1);

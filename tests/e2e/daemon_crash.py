@@ -1,0 +1,159 @@
+"""kilnd killed at every boundary of a job's life, started again, and asked to stop in every state.
+
+usage: daemon_crash.py KILND ENGINE HORDE     (a kilnd with fault points)"""
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+from bench import FINAL, Place, check, run, wait_for
+
+LONG = bool(os.environ.get("KILN_LONG_TESTS"))
+
+
+def points(programs):
+    return subprocess.run([programs["kilnd"], "--fault-points"], capture_output=True, text=True,
+                          check=True).stdout.split()
+
+
+def settle_after(p, what):
+    """A good daemon goes on with what the dead one left; then books and Horde agree."""
+    p.horde.clear()
+    p.kilnd.env["KILN_FAKE"] = "ok"
+    p.kilnd.start()
+    p.kilnd.ready()
+    p.horde.fire(1)
+    wait_for(lambda: p.kilnd.ask(request="status")["jobs_open"] == 0, 20, f"{what}: what was open has ended")
+    # a reply that was on its way is the one thing that is lost (L2); the Horde takes it back later
+    p.horde.call("POST", "/practice/clock", {"turn_ms": 200000})
+    p.all_over(20)
+    check(p.kilnd.term() == 0, f"{what}: ends with 0")
+    books = p.kilnd.states()
+    check(set(books.values()) <= FINAL, f"{what}: {books}")
+    p.agree()
+    given = {x["job"] for x in p.horde.lines() if str(x.get("state", "")).startswith("given") and "job" in x}
+    done = {x["job"] for x in p.horde.lines() if x.get("state") == "done" and "job" in x}
+    check(len(given - books.keys()) <= 1, f"{what}: {given - books.keys()} were given and are not in the books")
+    for job in given:
+        check((books.get(job) == "SETTLED") == (job in done),
+              f"{what}: {job} is {books.get(job)} here, {'done' if job in done else 'not done'} there")
+    spool = list((p.kilnd.state / "spool").iterdir())
+    check(not spool, f"{what}: left in the spool: {spool}")
+
+
+def killed_at_every_boundary_each_job_ends_once(programs):
+    names = [n for n in points(programs) if not n.startswith("fault.")]
+    rounds = [(n, k) for n in names for k in ((1, 2, 3, 5) if LONG else (1, 2))]
+    for name, nth in rounds:
+        with Place(programs, "--sweep", "0.1", max_batch=1) as p:
+            p.horde.fire(3)
+            p.kilnd.start(fault=f"{name}:{nth}=kill")
+            check(p.kilnd.wait(15) == -signal.SIGKILL, f"{name}: it was to die there")
+            settle_after(p, f"{name}:{nth}")
+    return f"{len(rounds)} kills"
+
+
+def killed_while_giving_back(programs):
+    for name in ("fault.stored", "fault.answered"):
+        with Place(programs, "--sweep", "0.1", fake="invalid", max_batch=1, queue_size=0) as p:
+            p.horde.fire(1)
+            p.kilnd.start(fault=f"{name}:1=kill")
+            check(p.kilnd.wait(15) == -signal.SIGKILL, f"{name}: it was to die there")
+            settle_after(p, name)
+
+
+def killed_at_any_moment(programs):
+    seed = 20261124
+    rng = random.Random(seed)
+    count = 60 if LONG else 8
+    for i in range(count):
+        with Place(programs, "--sweep", "0.2", fake="slow:20", max_batch=2) as p:
+            p.horde.fire(6, n=2)
+            p.kilnd.start()
+            for _ in range(2):
+                time.sleep(rng.uniform(0.03, 0.35))
+                p.kilnd.kill()
+                p.kilnd.start()
+            time.sleep(0.1)
+            p.horde.call("POST", "/practice/clock", {"turn_ms": 200000})
+            p.all_over(20)
+            check(p.kilnd.term() == 0, "ends with 0")
+            p.agree()
+            check(set(p.kilnd.states().values()) <= FINAL, f"{p.kilnd.states()}")
+    return f"seed {seed}, {2 * count} kills"
+
+
+def an_expired_job_is_given_back_at_the_start(programs):
+    with Place(programs, "--sweep", "0.1", fake="quiet", max_batch=1, queue_size=0) as p:
+        p.horde.fire(1)
+        p.kilnd.start()
+        wait_for(lambda: "job.popped" in p.kilnd.log(), 5, "a job")
+        time.sleep(0.3)
+        p.kilnd.kill()
+        p.kilnd.env["KILN_CLOCK_TURN_MS"] = "400000"
+        settle_after(p, "expired")
+        check("FAULTED" in p.kilnd.states().values(), f"{p.kilnd.states()}")
+
+
+def sigterm_ends_it_in_time_from_every_state(programs):
+    # what holds a job in a state: (name, engine, fault on the Horde)
+    holds = [("idle", "ok", None), ("generating", "quiet", None), ("slow", "slow:700", None),
+             ("uploading", "ok", ("upload", "hang", {"count": 0})), ("submitting", "ok", ("submit", "hang", {"count": 0})),
+             ("popping", "ok", ("pop", "hang", {"count": 0})),
+             ("refused", "ok", ("submit", "status", {"status": 500, "count": 0}))]
+    for name, fake, fault in holds:
+        with Place(programs, "--sweep", "0.1", fake=fake, max_batch=1, drain_seconds=1) as p:
+            if fault:
+                p.horde.fault(fault[0], fault[1], **fault[2])
+            if name != "idle":
+                p.horde.fire(3)
+            p.kilnd.start()
+            p.kilnd.ready()
+            time.sleep(0.5)
+            began = time.monotonic()
+            p.kilnd.process.send_signal(signal.SIGTERM)
+            code = p.kilnd.wait(8)
+            took = time.monotonic() - began
+            check(code == 0, f"{name}: ends with {code}")
+            check(took <= 1 + 2 + (3 if "ASAN_OPTIONS" in os.environ else 0), f"{name}: took {took:.1f} s")
+            if name == "slow":
+                check("FAULTED" not in list(p.kilnd.states().values())[:1], "the one in work was finished")
+            settle_after(p, name)
+
+
+def a_second_signal_gives_back_at_once(programs):
+    with Place(programs, fake="quiet", max_batch=1, drain_seconds=60) as p:
+        p.horde.fire(2)
+        p.kilnd.start()
+        wait_for(lambda: "job.popped" in p.kilnd.log(), 5, "a job")
+        time.sleep(0.3)
+        p.kilnd.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        check(p.kilnd.process.poll() is None, "it finishes what it has")
+        p.kilnd.process.send_signal(signal.SIGTERM)
+        check(p.kilnd.wait(4) == 0, "the second signal ends it")
+        check(set(p.kilnd.states().values()) == {"FAULTED"}, f"{p.kilnd.states()}")
+
+
+def a_hup_reads_all_or_nothing(programs):
+    with Place(programs) as p:
+        p.kilnd.start()
+        p.kilnd.ready()
+        p.kilnd.keys["dreamer_name"] = "another kiln"
+        p.kilnd.write_config()
+        p.kilnd.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: p.kilnd.ask(request="status")["worker_name"] == "another kiln", 3, "the new name")
+        p.kilnd.keys["max_threads"] = 999
+        p.kilnd.keys["dreamer_name"] = "third kiln"
+        p.kilnd.write_config()
+        p.kilnd.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: "config.kept" in p.kilnd.log(), 3, "the refusal is told")
+        check(p.kilnd.ask(request="status")["worker_name"] == "another kiln", "nothing of a bad file counts")
+
+
+if __name__ == "__main__":
+    sys.exit(run([v for k, v in list(globals().items()) if callable(v) and getattr(v, "__module__", "") == "__main__"
+                  and k not in ("points", "settle_after")],
+                 dict(zip(("kilnd", "engine", "horde"), map(os.path.abspath, sys.argv[1:])))))

@@ -1,0 +1,160 @@
+"""What goes in and out of kilnd: exit codes, the key, redirects, the socket, files of others.
+
+usage: daemon_doors.py KILND ENGINE HORDE"""
+import os
+import socket
+import stat
+import struct
+import sys
+import time
+from pathlib import Path
+
+from bench import KEY, Place, check, run, wait_for
+
+
+def exit_codes_name_the_trouble(programs):
+    with Place(programs) as p:
+        def ends(code, word, mode=0o600):
+            p.kilnd.log_path.unlink(missing_ok=True)
+            p.kilnd.write_config(mode)
+            p.kilnd.start()
+            got = p.kilnd.wait(5)
+            check(got == code, f"{word}: ended with {got}, wanted {code}")
+            check(word in p.kilnd.log(), f"the log does not say {word!r}", p.kilnd.log())
+        good = dict(p.kilnd.keys)
+        p.kilnd.keys["max_pwer"] = 8
+        ends(78, "did you mean max_power?")
+        p.kilnd.keys = {**good, "api_key": "0000000000"}
+        ends(77, "anonymous key")
+        p.kilnd.keys = good
+        ends(77, "mode 0644", 0o644)
+        p.kilnd.write_config()
+        p.kilnd.start()
+        p.kilnd.ready()
+        first, p.kilnd.process = p.kilnd.process, None
+        ends(75, "another kilnd")
+        p.kilnd.process = first
+        check(p.kilnd.term() == 0, "the first is not disturbed")
+        p.kilnd.config.unlink()
+        p.kilnd.start()
+        check(p.kilnd.wait(5) == 78, "a missing file is 78")
+
+
+def the_key_is_nowhere_but_in_its_header(programs):
+    canary = "canary-1234567890-abcd"
+    with Place(programs, "--user", f"{canary}:canary", api_key=canary) as p:
+        p.horde.fault("submit", "status", status=500)
+        p.horde.fire(3)
+        p.kilnd.start()
+        p.all_over()
+        pid = p.kilnd.process.pid
+        for what in ("cmdline", "environ"):
+            for engine in [pid] + [int(x) for x in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]:
+                try:
+                    check(canary.encode() not in Path(f"/proc/{engine}/{what}").read_bytes(), f"{what} has the key")
+                except PermissionError:
+                    pass  # not even we may look
+        for request in ("status", "jobs", "ledger", "why", "models", "workers"):
+            check(canary not in str(p.kilnd.ask(request=request)), f"{request} shows the key")
+        check(p.kilnd.term() == 0, "ends with 0")
+        for path in p.kilnd.folder.rglob("*"):
+            if path.is_file() and path != p.kilnd.config and not path.name.startswith("horde"):
+                check(canary.encode() not in path.read_bytes(), f"{path.name} has the key")
+        for path in [p.kilnd.log_path, *p.kilnd.state.rglob("*")]:
+            if path.is_file():
+                check(b"X-Amz" not in path.read_bytes() and b"a pot" not in path.read_bytes(),
+                      f"{path.name} has a signed URL or a prompt")
+
+
+def no_redirect_takes_the_key_along(programs):
+    with Place(programs, max_batch=1) as p:
+        trap = p.horde.url + "/practice/trap"
+        p.kilnd.start()
+        p.kilnd.ready()
+        for on in ("pop", "submit", "upload"):
+            for nth, status in enumerate((301, 302, 307, 308)):
+                p.horde.fault(on, "redirect", nth=nth + 1, status=status, location=trap)
+        p.horde.fire(4)
+        p.all_over(40)
+        traps = [x for x in p.horde.lines() if str(x.get("path", "")).startswith("/practice/trap")]
+        check(not traps, f"{len(traps)} requests followed a redirect")
+        hits = [x for x in p.horde.lines() if x.get("fault") == "redirect"]
+        check(len(hits) >= 12, f"{len(hits)} redirects were tried")
+
+
+def the_socket_is_for_its_group_only(programs):
+    with Place(programs) as p:
+        p.kilnd.start()
+        p.kilnd.ready()
+        path = p.kilnd.state / "run" / "kilnd.sock"
+        check(stat.S_IMODE(path.stat().st_mode) == 0o660, f"mode {path.stat().st_mode:o}")
+        check(stat.S_IMODE(p.kilnd.state.stat().st_mode) == 0o700, "the state folder is ours alone")
+
+        def connect():
+            s = socket.socket(socket.AF_UNIX)
+            s.settimeout(3)
+            s.connect(str(path))
+            return s
+        # too long, no JSON, empty, cut off: the daemon cuts the client off or says what is wrong
+        for bytes_ in (b"\xff\xff\xff\xff", struct.pack("<I", 0), struct.pack("<I", 5) + b"{nope", b"\x01",
+                       struct.pack("<I", 2) + b"[]"):
+            with connect() as s:
+                s.sendall(bytes_)
+                s.shutdown(socket.SHUT_WR)
+                try:
+                    while s.recv(65536):
+                        pass
+                except ConnectionResetError:
+                    pass  # cut off with bytes unread
+        many = []
+        for _ in range(60):
+            try:
+                many.append(connect())
+            except OSError:
+                time.sleep(0.02)  # the kernel's own queue is full
+        for s in many:
+            s.close()
+        def still():
+            try:
+                return p.kilnd.ask(request="status")["document"] == "status"
+            except OSError:
+                return False  # the last of the many are not gone yet
+        wait_for(still, 3, "it still answers")
+        with connect() as s:  # several requests on one connection are answered in order
+            for name in ("why", "models", "status", "why"):
+                body = b'{"request": "%s"}' % name.encode()
+                s.sendall(struct.pack("<I", len(body)) + body)
+            data = b""
+            while data.count(b'"document"') < 4:
+                data += s.recv(65536)
+            order = [w for w in ("why", "models", "status")]
+            check(all(f'"{w}"'.encode() in data for w in order), "all are answered")
+
+
+def upload_urls_of_strangers_are_not_called(programs):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.settimeout(0.2)
+        # a horde on this machine may name this machine, but nothing else inside the network
+        with Place(programs, max_batch=1) as p:
+            p.horde.fault("upload", "redirect", status=307, location="http://169.254.169.254/latest/meta-data")
+            p.horde.fire(1)
+            p.kilnd.start()
+            p.all_over()
+            check("169.254" not in p.kilnd.log(), "the address was not even looked at")
+
+
+def an_old_log_is_short(programs):
+    with Place(programs) as p:
+        p.kilnd.start()
+        p.kilnd.ready()
+        time.sleep(2.5)
+        pops = len(p.horde.calls("pop"))
+        check(2 <= pops <= 4, f"{pops} pops in 2.5 s of idleness")
+        check(len(p.kilnd.log().splitlines()) <= 6, "idleness is not logged")
+
+
+if __name__ == "__main__":
+    sys.exit(run([v for k, v in list(globals().items()) if callable(v) and getattr(v, "__module__", "") == "__main__"],
+                 dict(zip(("kilnd", "engine", "horde"), map(os.path.abspath, sys.argv[1:])))))

@@ -1,0 +1,307 @@
+"""kilnd's good days and the Horde's bad ones: 50 mixed jobs, then one fault after the other.
+
+usage: daemon_jobs.py KILND ENGINE HORDE"""
+import os
+import sys
+import time
+
+from bench import STATES, Failed, Place, check, run, wait_for
+
+
+def fifty_mixed_jobs_agree_to_the_thousandth(programs):
+    kinds = "txt2img,batch,img2img,inpainting,hires,tiling,clipskip"
+    with Place(programs, "--jobs", "50", "--kinds", kinds, "--seed", "7") as p:
+        began = time.monotonic()
+        p.kilnd.start()
+        wait_for(lambda: p.horde.calls("pop"), 5, "the first pop")
+        first_pop = time.monotonic() - began
+        p.all_over(40)
+        status = p.kilnd.ask(request="status")
+        time.sleep(0.5)
+        rss = p.kilnd.ask(request="status")["resident_bytes"] / 2**20
+        check(p.kilnd.term() == 0, "SIGTERM ends it with 0")
+        books = p.agree()
+        states = p.kilnd.states()
+        check(set(states.values()) == {"SETTLED"}, f"all settle, not {sorted(set(states.values()))}")
+        check(sum(books.values()) == status["earned_milli"] - sum(
+            m for (m,) in p.kilnd.rows("SELECT milli FROM posting WHERE kind = 'corrected'")), "status adds up")
+        credited = sum(x["credited_milli"] for x in p.horde.lines() if x.get("posting") and x.get("job") in books
+                       and x["told_milli"] == books[x["job"]])
+        (balance,), = p.kilnd.rows("SELECT sum(milli) FROM posting")
+        check(balance == credited, f"own balance {balance}, credited {credited}")
+        check(not list((p.kilnd.state / "spool").iterdir()), "the spool is empty")
+        check(p.kilnd.rows("SELECT count(*) FROM pop WHERE reply IS NOT NULL") == [(0,)], "no prompt is kept")
+        limit = 1.0 if "ASAN_OPTIONS" in os.environ else 0.3
+        check(first_pop <= limit, f"first pop after {first_pop:.3f} s")
+        if "ASAN_OPTIONS" not in os.environ:
+            check(rss <= 20, f"{rss:.1f} MiB resident")
+        return f"{len(books)} images, first pop {first_pop * 1000:.0f} ms, {rss:.1f} MiB resident"
+
+
+# fault, and how many of three single-image jobs end in which states
+FAULTS = [
+    ("pop", "status", {"status": 500}), ("pop", "status", {"status": 502}), ("pop", "status", {"status": 429}),
+    ("pop", "status", {"status": 429, "retry_after": 1}), ("pop", "reset", {}), ("pop", "slow_body", {"ms": 300}),
+    ("pop", "delay", {"ms": 300}),
+    ("upload", "status", {"status": 500}), ("upload", "reset", {}), ("upload", "drop", {}),
+    ("upload", "slow_headers", {"ms": 300}), ("upload", "twice", {}),
+    ("submit", "status", {"status": 500}), ("submit", "status", {"status": 503, "retry_after": 1}),
+    ("submit", "status", {"status": 429}), ("submit", "reset", {}), ("submit", "slow_body", {"ms": 300}),
+    ("submit", "delay", {"ms": 300}),
+]
+# replies lost after the work was done: paid, the amount may be unknown
+LOST = [("submit", "drop", {}), ("submit", "drop_reset", {}), ("submit", "cut", {}), ("submit", "html", {}),
+        ("submit", "truncated", {})]
+
+
+def each_fault_is_survived(programs):
+    with Place(programs, max_batch=1) as p:
+        p.kilnd.start()
+        p.kilnd.ready()
+        for on, kind, more in FAULTS:
+            p.horde.clear()
+            p.horde.fault(on, kind, **more)
+            p.horde.fire(2)
+            try:
+                p.all_over(15)
+            except Failed as e:
+                raise Failed(f"{on} {kind} {more}: {e}") from None
+        p.horde.clear()
+        check(p.kilnd.term() == 0, "ends with 0")
+        p.agree()
+        states = list(p.kilnd.states().values())
+        check(states == ["SETTLED"] * (2 * len(FAULTS)), f"{states.count('SETTLED')} of {len(states)} settled")
+        return f"{len(FAULTS)} faults"
+
+
+def lost_replies_are_pending(programs):
+    with Place(programs, max_batch=1) as p:
+        p.kilnd.start()
+        p.kilnd.ready()
+        for on, kind, more in LOST:
+            p.horde.clear()
+            p.horde.fault(on, kind, **more)
+            p.horde.fire(1)
+            p.all_over(15)
+        check(p.kilnd.term() == 0, "ends with 0")
+        p.agree()
+        states = list(p.kilnd.states().values())
+        check(states == ["SETTLED"] * len(LOST), f"{states}")
+        check(len(p.kilnd.pending()) == len(LOST), f"{len(p.kilnd.pending())} pending")
+
+
+def spoilt_pops_are_dropped_whole(programs):
+    """The job in such a reply is lost to us; the Horde takes it back when its time is over."""
+    kinds = ["html", "truncated", "flood", "duplicate_keys", "nul", "wrong_types", "mismatch", "drop", "cut"]
+    with Place(programs, "--sweep", "0.1", max_batch=1) as p:
+        p.kilnd.start()
+        for kind in kinds:
+            pops = len(p.horde.calls("pop"))
+            p.horde.fault("pop", kind)
+            p.horde.fire(1)
+            wait_for(lambda: any(x.get("fault") == kind for x in p.horde.calls("pop")[pops:]), 40, f"{kind} hits")
+            p.horde.clear()
+            p.horde.call("POST", "/practice/clock", {"turn_ms": 200000})
+        p.all_over(60)
+        check(p.kilnd.term() == 0, "ends with 0")
+        p.agree()
+        check(set(p.kilnd.states().values()) == {"SETTLED"}, f"{p.kilnd.states()}")
+        return f"{len(kinds)} kinds"
+
+
+def a_wrong_key_stops_the_popping(programs):
+    with Place(programs, api_key="wrong-key-wrong-key-00") as p:
+        p.horde.fire(1)
+        p.kilnd.start()
+        p.kilnd.ready()
+        wait_for(lambda: "pop.refused" in p.kilnd.log(), 5, "the refusal is told")
+        time.sleep(2)
+        check(len(p.horde.calls("pop")) == 1, f"{len(p.horde.calls('pop'))} pops with a wrong key")
+        why = p.kilnd.ask(request="why")
+        check(why["reasons"][0]["gate"] == "key" and why["reasons"][0]["blocks"], f"{why}")
+        check(p.kilnd.term() == 0, "ends with 0")
+        check("wrong-key" not in p.kilnd.log(), "the key is in the log")
+
+
+def maintenance_is_told_and_waited_out(programs):
+    with Place(programs) as p:
+        p.kilnd.start()
+        wait_for(lambda: p.horde.calls("pop"), 5, "the first pop")
+        time.sleep(0.2)
+        p.horde.call("POST", "/practice/worker", {"name": "practice kiln", "maintenance": True})
+        wait_for(lambda: p.kilnd.ask(request="status")["state"] == "maintenance", 5, "status says maintenance")
+        pops = len(p.horde.calls("pop"))
+        time.sleep(2)
+        check(len(p.horde.calls("pop")) <= pops + 1, "it pops slowly in maintenance")
+        p.horde.call("POST", "/practice/worker", {"name": "practice kiln", "maintenance": False})
+        p.horde.fire(1)
+        p.kilnd.ask(request="resume")
+        p.all_over(10)
+
+
+def aborted_jobs_are_forfeited(programs):
+    with Place(programs, "--sweep", "0.2", fake="slow:1500", max_batch=1) as p:
+        p.horde.fault("pop", "ttl", ms=1000)
+        p.horde.fire(1)
+        p.kilnd.start()
+        wait_for(lambda: p.kilnd.log().count("job.ended") == 1, 15, "the job ends")
+        p.horde.call("DELETE", "/practice/fault")
+        check(p.kilnd.term() == 0, "ends with 0")
+        states = sorted(p.kilnd.states().values())
+        check(states and states[0] in ("FAULTED", "FORFEITED"), f"{states}")
+        check(not p.kilnd.told().keys() & {j for j, s in p.kilnd.states().items() if s != "SETTLED"}, "paid")
+
+
+def the_engine_may_fail_in_every_way(programs):
+    # behaviour, and the end of a job that meets it first and a good engine afterwards
+    cases = [("70", "SETTLED"), ("segv", "SETTLED"), ("oom", "SETTLED"), ("few", "SETTLED"), ("junk", "SETTLED"),
+             ("failed", "SETTLED"), ("nan", "FAULTED"), ("constant", "FAULTED"), ("invalid", "FAULTED"),
+             ("70,70", "FAULTED"), ("failed,failed", "FAULTED")]
+    for fake, end in cases:
+        with Place(programs, fake=fake + ",ok", max_batch=1, queue_size=0) as p:
+            p.horde.fire(1)
+            p.kilnd.start()
+            wait_for(lambda: p.kilnd.log().count("job.ended") >= 1, 15, f"{fake}: the job ends")
+            check(p.kilnd.term() == 0, "ends with 0")
+            # a faulted one goes back into the queue and may come again under another id
+            (first, state), = p.kilnd.rows("SELECT id, state FROM job ORDER BY seq LIMIT 1")
+            check(STATES[state] == end, f"{fake}: {STATES[state]}, wanted {end}")
+            uploads = [x for x in p.horde.calls("upload") if first in x["path"]]
+            check(end == "SETTLED" or not uploads, f"{fake}: {len(uploads)} uploads of a faulted job")
+            p.agree()
+    return f"{len(cases)} ways"
+
+
+def a_dying_engine_is_not_restarted_for_ever(programs):
+    with Place(programs, fake="70", max_batch=1, queue_size=0) as p:
+        p.horde.fire(8)
+        p.kilnd.start()
+        wait_for(lambda: "engine.broken" in p.kilnd.log(), 20, "it gives up")
+        wait_for(lambda: any(r["gate"] == "engine_down" for r in p.kilnd.ask(request="why")["reasons"]), 5,
+                 "why says so")
+        check(p.kilnd.log().count("engine.started") == 6, f"{p.kilnd.log().count('engine.started')} launches")
+        pops = len(p.horde.calls("pop"))
+        time.sleep(1.5)
+        check(len(p.horde.calls("pop")) == pops, "it does not pop without an engine")
+        check(p.kilnd.term() == 0, "ends with 0")
+
+
+def unchecked_pixels_never_leave(programs):
+    # a safety model is present, so even a loopback horde gets checked images only
+    for fake in ("none", "failed"):
+        with Place(programs, fake=fake, env={"KILN_FAKE_SAFETY": "1"}, max_batch=1, queue_size=0) as p:
+            p.horde.fire(1)
+            p.kilnd.start()
+            wait_for(lambda: p.kilnd.log().count("job.ended") >= 1, 10, "the job ends")
+            check(p.kilnd.term() == 0, "ends with 0")
+            check(set(p.kilnd.states().values()) == {"FAULTED"}, f"{fake}: {p.kilnd.states()}")
+            check(not p.horde.calls("upload"), f"{fake}: uploaded")
+            check(not list((p.kilnd.state / "spool").iterdir()), f"{fake}: spooled")
+
+
+def verdicts_become_metadata(programs):
+    wanted = {"csam": ("csam", {"type": "censorship", "value": "csam"}),
+              "nsfw": ("ok", {"type": "information", "value": "nsfw"})}
+    for fake, (state, note) in wanted.items():
+        with Place(programs, fake=fake, env={"KILN_FAKE_SAFETY": "1"}, max_batch=1) as p:
+            p.horde.fire(1)
+            p.kilnd.start()
+            p.all_over()
+            submit = p.horde.calls("submit")[0]["request"]
+            check(submit["state"] == state, f"{fake}: state {submit['state']}")
+            check(any(note.items() <= m.items() for m in submit["gen_metadata"]), f"{fake}: {submit['gen_metadata']}")
+
+
+def a_batch_names_its_images(programs):
+    with Place(programs) as p:
+        p.horde.fire(1, n=4)
+        p.kilnd.start()
+        p.all_over()
+        submits = p.horde.calls("submit")
+        indices = sorted(m["ref"] for s in submits for m in s["request"]["gen_metadata"] if m["type"] == "batch_index")
+        check(indices == ["0", "1", "2", "3"], f"{indices}")
+        check(len({s["request"]["seed"] for s in submits}) == 1, "one seed")
+
+
+def every_image_of_a_failed_batch_is_given_back(programs):
+    with Place(programs, fake="nan") as p:
+        p.horde.fire(1, n=4)
+        p.kilnd.start()
+        wait_for(lambda: p.kilnd.log().count("job.ended") >= 4, 10, "all four end")
+        p.kilnd.term()
+        check(list(p.kilnd.states().values())[:4] == ["FAULTED"] * 4, f"{p.kilnd.states()}")
+
+
+def faults_stop_the_popping_at_fifteen(programs):
+    with Place(programs, fake="invalid", max_batch=1) as p:
+        p.horde.fire(30)
+        p.kilnd.start()
+        p.kilnd.ready()
+        wait_for(lambda: any(r["gate"] == "faults" for r in p.kilnd.ask(request="why")["reasons"]), 15,
+                 "why says faults")
+        time.sleep(1)
+        faulted = [x for x in p.horde.calls("submit") if x["request"]["state"] == "faulted"]
+        check(15 <= len(faulted) < 20, f"{len(faulted)} faults told")
+
+
+def alchemy_is_a_job_like_others(programs):
+    with Place(programs, "--forms", "6", env={"KILN_FAKE_FORMS": "caption,nsfw,RealESRGAN_x2plus"},
+               forms=["caption", "nsfw", "post-process"], alchemist_name="practice alchemist") as p:
+        p.kilnd.start()
+        p.kilnd.ready()
+        wait_for(lambda: p.kilnd.log().count("job.ended") >= 3, 20, "forms end")
+        time.sleep(0.5)
+        check(p.kilnd.term() == 0, "ends with 0")
+        p.agree()
+        check(set(p.kilnd.states().values()) == {"SETTLED"}, f"{p.kilnd.states()}")
+        check(p.kilnd.rows("SELECT count(*) FROM posting WHERE kind = 'corrected'") == [(0,)],
+              "alchemy has no multiplier")
+
+
+def the_speed_governor_waits_while_untrusted(programs):
+    with Place(programs, "--user", "practice-slow-key-0000:newcomer", api_key="practice-slow-key-0000",
+               max_batch=1) as p:
+        p.horde.fire(1, width=512, height=512, steps=30)
+        p.kilnd.start()
+        p.all_over()
+        pop = next(x for x in p.horde.calls("pop") if (x.get("reply") or {}).get("id"))
+        submit = p.horde.calls("submit")[0]
+        check(submit["t"] - pop["t"] >= 430, f"submitted after {submit['t'] - pop['t']} ms, 437 is the limit")
+
+
+def control_requests_are_answered(programs):
+    with Place(programs) as p:
+        p.horde.fire(2)
+        p.kilnd.start()
+        p.all_over()
+        jobs = p.kilnd.ask(request="jobs", limit=1)
+        check(jobs["document"] == "jobs" and jobs["total"] == 2 and len(jobs["jobs"]) == 1, f"{jobs}")
+        check(p.kilnd.ask(request="jobs", state="FAULTED")["total"] == 0, "no faulted job")
+        check(p.kilnd.ask(request="jobs", state="NOWHERE")["document"] == "error", "an unknown state is refused")
+        ledger = p.kilnd.ask(request="ledger")
+        check(ledger["told_milli"] == sum(p.horde.told().values()), f"{ledger}")
+        check(p.kilnd.ask(request="models")["models"][0]["offered"], "the model is offered")
+        check(any(w["ours"] for w in p.kilnd.ask(request="workers")["workers"]), "our worker is listed")
+        check(p.kilnd.ask(request="spent", kudos_milli=12070, job="r-1")["document"] == "done", "booked")
+        check(p.kilnd.ask(request="spent", kudos_milli=12070, job="r-1")["document"] == "done", "once")
+        check(p.kilnd.ask(request="ledger")["balance_milli"] == ledger["balance_milli"] - 12070, "spent once")
+        check(p.kilnd.ask(request="pause", for_seconds=1, text="lunch")["document"] == "done", "paused")
+        pops = len(p.horde.calls("pop"))
+        check(p.kilnd.ask(request="why")["reasons"][0]["gate"] == "paused", "why says paused")
+        p.horde.fire(1)
+        time.sleep(0.6)
+        check(len(p.horde.calls("pop")) <= pops + 1, "no pops while paused")
+        p.kilnd.ask(request="resume")
+        p.all_over()
+        check(p.kilnd.ask(request="maintenance", now=True, text="dust")["document"] == "done", "maintenance")
+        check(p.kilnd.ask(request="nonsense")["document"] == "error", "nonsense is refused")
+        check(p.kilnd.ask(request="reload")["document"] == "done", "reload")
+        p.kilnd.keys["max_power"] = 1
+        p.kilnd.write_config()
+        check(p.kilnd.ask(request="reload")["document"] == "error", "a bad file is refused whole")
+        check(p.kilnd.ask(request="status")["document"] == "status", "and the old one stays")
+
+
+if __name__ == "__main__":
+    sys.exit(run([v for k, v in list(globals().items()) if callable(v) and getattr(v, "__module__", "") == "__main__"],
+                 dict(zip(("kilnd", "engine", "horde"), map(os.path.abspath, sys.argv[1:])))))
