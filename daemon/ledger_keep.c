@@ -15,6 +15,9 @@
 #include "base/str.h"
 #include "daemon/ledger_sql.h"
 
+/* a larger ledger that was closed in order is not read through at the start */
+#define CHECK_BYTES_MAX (16 << 20)
+
 /* one entry a version: migrations[v] brings a database from version v to v + 1 */
 static const char *const migrations[LEDGER_SCHEMA] = {
     "CREATE TABLE pop("
@@ -108,8 +111,12 @@ static int migrate(struct ledger *l, struct error *err)
 
 static int connect_once(struct ledger *l, struct error *err)
 {
-    char *path = ledger_path(l, "ledger.db");
+    char *path = ledger_path(l, "ledger.db"), *log = ledger_path(l, "ledger.db-wal");
+    struct stat st;
+    bool clean = stat(log, &st) != 0 || st.st_size == 0; /* an orderly end leaves no log */
+    off_t size = stat(path, &st) ? 0 : st.st_size;
     int rc = 0;
+    free(log);
     if (sqlite3_open_v2(path, &l->db,
                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX |
                             SQLITE_OPEN_NOFOLLOW,
@@ -131,7 +138,7 @@ static int connect_once(struct ledger *l, struct error *err)
         return error_set(err, code == SQLITE_NOTADB || code == SQLITE_CORRUPT ? ERR_FORMAT : ERR_IO,
                          "the ledger: %s", sqlite3_errmsg(l->db));
     }
-    rc = is_sound(l->db, err);
+    if (!clean || size <= CHECK_BYTES_MAX) rc = is_sound(l->db, err);
     if (!rc) rc = migrate(l, err);
     return rc;
 }

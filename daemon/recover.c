@@ -48,8 +48,8 @@ static int apply_read(struct ledger *l, void *data, struct error *err)
 /* The boot's own clock when it is the same boot, the wall clock otherwise. */
 static int64_t age_ms(const struct worker *w, const struct ledger_job *row)
 {
-    int64_t age = str_equal(row->boot, w->boot) ? now_ms() - row->popped_boot_ms
-                                                : now_wall_ms() - row->popped_wall_ms;
+    int64_t age = *w->boot && str_equal(row->boot, w->boot) ? now_ms() - row->popped_boot_ms
+                                                            : now_wall_ms() - row->popped_wall_ms;
     return age > 0 ? age : 0;
 }
 
