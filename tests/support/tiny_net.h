@@ -95,9 +95,10 @@ static inline void tiny_init(struct tiny_net *net, bool trains)
     net->time = tiny_numbers(&state, TINY_N * TINY_TIME, 1, 0);
 }
 
-static inline void tiny_release(struct tiny_net *net)
+static inline void tiny_release(struct tiny_net *net, struct device *d)
 {
     for (int i = 0; i < TINY_WEIGHTS; i++) {
+        weight_release(&net->w[i], d);
         free((void *)net->w[i].k.data);
         free(net->w[i].grad);
     }

@@ -90,19 +90,24 @@ struct run {
     size_t peak;
 };
 
-static void run_open(struct run *r, bool trains)
+static void run_open_on(struct run *r, const char *device, bool trains)
 {
     memset(r, 0, sizeof(*r));
-    assert_int_equal(plain_device_open(&r->device, NULL), 0);
+    assert_int_equal(device_open(&r->device, device, NULL), 0);
     pass_memory_init(&r->memory, r->device, 0);
     tiny_init(&r->net, trains);
 }
 
 static void run_close(struct run *r)
 {
-    tiny_release(&r->net);
+    tiny_release(&r->net, r->device);
     pass_memory_release(&r->memory);
     if (r->device->close) device_close(r->device);
+}
+
+static void run_open(struct run *r, bool trains)
+{
+    run_open_on(r, "plain", trains);
 }
 
 static int run_once(struct run *r, enum dtype dtype, struct tape *tape)
@@ -300,43 +305,79 @@ static void memory_may_end_at_any_point(void **state)
     }
 }
 
-/* The 1st, 2nd, 3rd ... allocation from the heap fails: copies for widening, blocks for gradients. */
+/* The 1st, 2nd, 3rd ... allocation from the heap fails: widened copies, packed weights, scratch of the
+ * fast kernels, blocks for gradients, chunks of a far device. */
+static void heap_ends_on(struct run *r, struct tape *tape, int least)
+{
+    float y[OUTPUTS];
+    int failures = 0;
+    assert_int_equal(run_once(r, DTYPE_BF16, tape), 0);
+    memcpy(y, r->y, sizeof(y));
+    for (int nth = 1;; nth++) {
+        pass_memory_trim(&r->memory);
+        for (int i = 0; i < TINY_WEIGHTS; i++) weight_release(&r->net.w[i], r->device);
+        heap_countdown = nth;
+        int rc = run_once(r, DTYPE_BF16, tape);
+        bool reached = heap_countdown == 0;
+        heap_countdown = 0;
+        if (!reached) break;
+        /* One that failed may have been got over: an idle block was freed for it. */
+        if (rc != ERR_NO_MEMORY && rc != 0) fail_msg("allocation %d: %s", nth, r->error.text);
+        failures += rc != 0;
+    }
+    if (failures < least) fail_msg("%s: only %d failures", r->device->name, failures);
+    assert_int_equal(run_once(r, DTYPE_BF16, tape), 0);
+    assert_memory_equal(r->y, y, sizeof(y));
+}
+
 static void the_heap_may_end_at_any_point(void **state)
 {
-    for (int on_host = 0; on_host < 2; on_host++) {
+    const char *const names[] = {"plain", "cpu:2", "far"};
+    for (int i = 0; i < 3; i++) {
         struct run r;
         struct device far;
         struct kernels table;
-        float y[OUTPUTS];
-        run_open(&r, true);
-        if (!on_host) {
+        run_open_on(&r, i == 1 ? names[1] : names[0], true);
+        if (i == 2) {
             device_close(r.device);
             remote_open(&far, &table);
             r.device = r.memory.device = &far;
             r.memory.limit_bytes = 1 << 20; /* small chunks, as each run allocates anew */
         }
         struct tape *tape = tape_new();
-        assert_int_equal(run_once(&r, DTYPE_BF16, tape), 0);
-        memcpy(y, r.y, sizeof(y));
-        int failures = 0;
-        for (int nth = 1;; nth++) {
-            pass_memory_trim(&r.memory);
-            heap_countdown = nth;
-            int rc = run_once(&r, DTYPE_BF16, tape);
-            bool reached = heap_countdown == 0;
-            heap_countdown = 0;
-            if (!reached) break;
-            /* One that failed may have been got over: an idle block was freed for it. */
-            if (rc != ERR_NO_MEMORY && rc != 0) fail_msg("allocation %d: %s", nth, r.error.text);
-            failures += rc != 0;
-        }
-        assert_true(failures > 100);
-        assert_int_equal(run_once(&r, DTYPE_BF16, tape), 0);
-        assert_memory_equal(r.y, y, sizeof(y));
+        heap_ends_on(&r, tape, i == 1 ? 20 : 100);
         tape_free(tape);
         run_close(&r);
-        if (!on_host) assert_int_equal(remote.allocated, 0);
+        if (i == 2) assert_int_equal(remote.allocated, 0);
     }
+}
+
+static void assert_near(const float *a, const float *b, int64_t count, double tolerance, int what)
+{
+    double off = 0, size = 0;
+    for (int64_t i = 0; i < count; i++) {
+        off += pow((double)a[i] - b[i], 2);
+        size += pow(b[i], 2);
+    }
+    if (!(sqrt(off) <= tolerance * sqrt(size))) fail_msg("%d: off by %g", what, sqrt(off / size));
+}
+
+static void the_cpu_walks_back_as_plain_does(void **state)
+{
+    struct run plain, cpu;
+    run_open_on(&plain, "plain", true);
+    run_open_on(&cpu, "cpu:2", true);
+    struct tape *tape = tape_new();
+    assert_int_equal(run_once(&plain, DTYPE_F32, tape), 0);
+    assert_int_equal(run_once(&cpu, DTYPE_F32, tape), 0);
+    assert_near(cpu.y, plain.y, OUTPUTS, 1e-5, -1);
+    for (int i = 0; i < TINY_WEIGHTS; i++) {
+        struct weight *w = &plain.net.w[i];
+        assert_near(cpu.net.w[i].grad, w->grad, weight_count(w), 1e-5, i);
+    }
+    tape_free(tape);
+    run_close(&plain);
+    run_close(&cpu);
 }
 
 static void a_far_device_gives_the_same(void **state)
@@ -491,6 +532,7 @@ int main(void)
         cmocka_unit_test(passes_lie_on_top_of_each_other),
         cmocka_unit_test(memory_may_end_at_any_point),
         cmocka_unit_test(the_heap_may_end_at_any_point),
+        cmocka_unit_test(the_cpu_walks_back_as_plain_does),
         cmocka_unit_test(a_far_device_gives_the_same),
         cmocka_unit_test(chunks_of_a_device_settle_into_one),
         cmocka_unit_test(canceling_stops_between_ops),
