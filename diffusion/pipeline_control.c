@@ -6,7 +6,7 @@
 #include "diffusion/control/control_net.h"
 #include "diffusion/control/map.h"
 #include "diffusion/pipeline_run.h"
-#include "image/codec.h"
+#include "image/apart.h"
 #include "image/resize.h"
 
 static int sized_rgb(struct pixels *to, const struct pixels *from, int width, int height,
@@ -26,7 +26,7 @@ static int make_map(struct run *run, struct error *err)
     struct pixels raw = {0}, sized = {0};
     if (!blob->data)
         return error_set(err, ERR_INVALID, "control type %s needs a picture", r->control_type);
-    int rc = codec_decode(&raw, NULL, "the control image", blob->data, blob->length, err);
+    int rc = apart_decode(&raw, "the control image", blob->data, blob->length, err);
     if (!rc) rc = sized_rgb(&sized, &raw, r->width_px, r->height_px, err);
     if (!rc && !r->image_is_control)
         rc = control_map(&run->control_map, &sized, r->control_type, err);

@@ -59,7 +59,7 @@ struct model *golden_model(struct golden *g, const json_t *c)
     struct error err;
     char *path = alloc_printf("%s/models/%s%s", g->data, golden_string(c, "model", "sd1"),
                               said(c, "single")    ? ".safetensors"
-                              : said(c, "pickled") ? ".ckpt"
+                              : said(c, "pickled") ? "-bin"
                                                    : "");
     for (int i = 0; i < g->model_count; i++)
         if (strcmp(g->models[i].path, path) == 0) {

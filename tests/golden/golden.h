@@ -1,5 +1,5 @@
 /*
- * golden.h - a case of tests/golden/data/cases.json as a request.
+ * golden.h - a case of tests/golden/reference/cases.json as a request.
  *
  * Place    test_stages.c and test_pictures.c; make_goldens.py writes what it reads.
  * Owner    golden_open / golden_close.

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Makes the golden models, tensors and pictures below tests/golden/data.
+"""Makes the golden models, tensors and pictures below tests/golden/reference.
 
 Needs torch, diffusers, transformers, peft, k_diffusion, safetensors, Pillow. The reference is
 diffusers' and transformers' modules in fp32 on the CPU, k-diffusion's samplers (make_samplers.py has
 those that it lacks), and for prompts, schedules and masks the rules of ComfyUI written out below.
 
-usage: make_goldens.py [DATA_FOLDER]
+usage: make_goldens.py [FOLDER]
 """
 import json
 import os
@@ -102,6 +102,8 @@ class Reference:
             bigg = n == 1 or self.sd2
             pad = 0 if bigg else self.tokenizer.eos_token_id
             skip = clip_skip or (2 if self.xl or self.sd2 else 1)
+            if self.sd2 and skip > 1:
+                skip -= 1  # folders leave out the last layer, which nothing native uses
             norm = not self.xl
             chunks = self.chunks(prompt, pad)
             empty, _ = self.hidden(encoder, self.chunks(EMPTY, pad)[0][0], skip, norm)
@@ -359,7 +361,7 @@ def all_cases():
         yield case(model + "-k_euler", model=model, width=64, height=128)
         yield case(model + "-k_dpmpp_2m-karras", model=model, sampler="k_dpmpp_2m", schedule="karras")
         yield case(model + "-k_euler_a", model=model, sampler="k_euler_a")
-    for model in ("sd1", "sd2", "sd2v", "sdxl"):
+    for model in ("sd1", "sd2", "sdxl"):
         yield case("single-" + model, model=model, single=True)
     yield case("sd2v-karras-cfg1", model="sd2v", cfg=1.0, schedule="karras")
     yield case("pickle-sd1", pickled=True)
@@ -594,8 +596,19 @@ def lora_cases():
                loras=[["kohya", 0.5, 0.5], ["peft", -0.4, 0], ["loha", 0.5, 0]])
 
 
+def pickled(source, target):
+    """The same folder with torch pickles instead of safetensors."""
+    shutil.copytree(source, target)
+    for root, _, files in os.walk(target):
+        for f in (f for f in files if f.endswith(".safetensors")):
+            state = load_file(root + "/" + f)
+            os.remove(root + "/" + f)
+            name = "pytorch_model.bin" if f == "model.safetensors" else f.replace(".safetensors", ".bin")
+            torch.save(state, root + "/" + name)
+
+
 def main():
-    data = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(os.path.abspath(__file__)), "data")
+    data = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(os.path.abspath(__file__)), "reference")
     shutil.rmtree(data, ignore_errors=True)
     os.makedirs(data + "/models")
     os.makedirs(data + "/images")
@@ -606,10 +619,10 @@ def main():
     refs = {}
     for kind in tiny_models.KINDS:
         parts = tiny_models.make(kind, data + "/models", vocabulary)
-        if kind in ("sd1", "sd2", "sd2v", "sdxl"):
-            state = tiny_models.single_file(kind, parts, "%s/models/%s.safetensors" % (data, kind))
-            if kind == "sd1":
-                torch.save({"state_dict": state, "global_step": 7, "epoch": 1.5}, data + "/models/sd1.ckpt")
+        if kind in ("sd1", "sd2", "sdxl"):
+            tiny_models.single_file(kind, parts, "%s/models/%s.safetensors" % (data, kind))
+        if kind == "sd1":
+            pickled(data + "/models/sd1", data + "/models/sd1-bin")
         refs[kind] = Reference("%s/models/%s" % (data, kind), tokenizer)
     out, tensors = [], {}
     with torch.no_grad():

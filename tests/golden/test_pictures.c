@@ -92,7 +92,7 @@ static int write_table(const char *path, struct golden *fp32, struct golden *bf1
         return 1;
     }
     fprintf(f,
-            "# Parity\n\nMade by `build/tests/golden/test_pictures tests/golden/data --table "
+            "# Parity\n\nMade by `build/tests/golden/test_pictures tests/golden/reference --table "
             "docs/parity.md`.\n\nEvery case is a tiny random model of the real topology, drawn by "
             "the Python reference (diffusers,\ntransformers, k-diffusion; "
             "tests/golden/make_goldens.py) and by Kiln on the CPU. Figures are peak\nsignal to "
@@ -110,7 +110,7 @@ static int write_table(const char *path, struct golden *fp32, struct golden *bf1
         fprintf(f, "| %s | %s%s | %s | %s | %.0f |", golden_string(c, "id", ""),
                 golden_string(c, "model", ""),
                 json_is_true(json_object_get(c, "single"))    ? " (single file)"
-                : json_is_true(json_object_get(c, "pickled")) ? " (.ckpt)"
+                : json_is_true(json_object_get(c, "pickled")) ? " (.bin pickles)"
                                                               : "",
                 golden_string(c, "sampler", ""), golden_string(c, "schedule", "normal"), limit(c));
         print_db(f, a);

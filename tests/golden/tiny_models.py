@@ -71,7 +71,8 @@ def make_vocabulary(folder):
 def text_config(vocabulary, width, act, projection):
     return CLIPTextConfig(vocab_size=vocabulary, hidden_size=width, intermediate_size=4 * width,
                           projection_dim=projection, num_hidden_layers=3, num_attention_heads=2,
-                          max_position_embeddings=77, hidden_act=act)
+                          max_position_embeddings=77, hidden_act=act, pad_token_id=0,
+                          bos_token_id=vocabulary - 2, eos_token_id=vocabulary - 1)
 
 
 def spread(module, seed):
@@ -327,7 +328,10 @@ def single_file(kind, parts, path):
         state.update(hf_text(half(parts["text_encoder"]), "conditioner.embedders.0.transformer."))
         state.update(openclip(half(parts["text_encoder_2"]), "conditioner.embedders.1.model.", 3))
     elif unet_kind == "sd2":
-        state.update(openclip(half(parts["text_encoder"]), "cond_stage_model.model.", 3))
+        text = openclip(half(parts["text_encoder"]), "cond_stage_model.model.", 3)
+        # released files hold one layer more, which folders leave out and nothing native uses
+        last = {k.replace("resblocks.2.", "resblocks.3."): -v for k, v in text.items() if "resblocks.2." in k}
+        state.update(text, **last)
     else:
         state.update(hf_text(half(parts["text_encoder"]), "cond_stage_model.transformer."))
     # as in released files: things that a reader must pass over
