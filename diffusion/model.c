@@ -193,7 +193,6 @@ static int open_unet(struct model *m, struct weight_store *s, const char *prefix
     struct unet_config c;
     int rc = unet_detect(&c, s, prefix, &m->unet_dialect, err);
     if (rc) return rc;
-    m->size_width = 256;
     unet_metadata(&c, s);
     if (folder && (rc = unet_folder(m, &c, folder, err))) return rc;
     rc = find_family(m, &c, m->info.path, err);

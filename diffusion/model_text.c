@@ -146,6 +146,15 @@ static int open_from_folder(struct model *m, const char *folder, const struct pl
     return rc;
 }
 
+/* What the pooled text leaves of the vector input is shared by six sizes (the refiner: five). */
+static void find_size_width(struct model *m)
+{
+    int64_t vector = m->unet.config.vector;
+    int64_t pooled = m->encoders[m->text.encoders - 1]->config.projection;
+    int parts = m->info.family == FAMILY_SDXL_REFINER ? 5 : 6;
+    if (vector > pooled) m->size_width = (vector - pooled) / parts;
+}
+
 int model_open_text(struct model *m, const char *folder, struct error *err)
 {
     struct place place[2];
@@ -158,6 +167,7 @@ int model_open_text(struct model *m, const char *folder, struct error *err)
     for (int i = 0; !rc && i < count; i++)
         rc = folder ? open_from_folder(m, folder, &place[i], err)
                     : open_from_file(m, &place[i], err);
+    if (!rc && !m->size_width) find_size_width(m);
     return rc;
 }
 
