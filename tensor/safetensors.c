@@ -165,7 +165,7 @@ static bool check_chain(struct parse *p)
 {
     char name[96];
     struct safetensors *file = p->file;
-    qsort(file->entries, file->count, sizeof *file->entries, by_offset);
+    if (file->count) qsort(file->entries, file->count, sizeof *file->entries, by_offset);
     uintptr_t at = (uintptr_t)p->data;
     for (size_t i = 0; i < file->count; i++) {
         const struct safetensors_entry *e = &file->entries[i];
@@ -179,7 +179,7 @@ static bool check_chain(struct parse *p)
         return cursor_fail(
             &p->c, "the tensors end at byte %llu of the data part, the file has %llu",
             (unsigned long long)(at - (uintptr_t)p->data), (unsigned long long)p->data_bytes);
-    qsort(file->entries, file->count, sizeof *file->entries, by_name);
+    if (file->count) qsort(file->entries, file->count, sizeof *file->entries, by_name);
     for (size_t i = 1; i < file->count; i++)
         if (strcmp(file->entries[i - 1].name, file->entries[i].name) == 0)
             return cursor_fail(&p->c, "tensor \"%s\" appears twice",
