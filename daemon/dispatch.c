@@ -200,10 +200,6 @@ static int send_generate(struct job *job, struct error *err)
     g.generate.request.count = job->count;
     g.generate.request.source = job->source;
     g.generate.request.mask = job->mask;
-    if (h->request.control_type) {
-        g.generate.request.control_image = job->source;
-        g.generate.request.source = (struct blob){0};
-    }
     for (int i = 0; i < h->post_count && i < ENGINE_POST_MAX; i++)
         g.generate.post_processing[g.generate.post_count++] = h->post_processing[i];
     g.generate.facefixer_strength = h->facefixer_strength;
@@ -480,8 +476,25 @@ void dispatch_gone(struct worker *w, struct engine_process *e, uint64_t launch_i
     worker_look(w);
 }
 
+/* the first model is loaded before a job asks for it, and its family known */
+static void preload(struct worker *w, struct engine_process *e)
+{
+    for (int i = 0; i < w->model_count; i++) {
+        struct worker_model *m = &w->models[i];
+        if (m->missing) continue;
+        struct engine_msg load;
+        engine_msg_init(&load, ENGINE_LOAD, engine_process_launch(e), "");
+        load.load.model = m->name;
+        load.load.path = m->path;
+        load.load.precision = w->config.precision;
+        engine_process_send(e, &load, NULL);
+        return;
+    }
+}
+
 void dispatch_ready(struct worker *w, struct engine_process *e)
 {
+    preload(w, e);
     dispatch(w);
     worker_look(w);
 }

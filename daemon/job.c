@@ -189,8 +189,11 @@ static void on_checked(void *data, int rc, const struct error *err)
             continue;
         }
         image->state = JOB_CHECKED;
-        snprintf(image->spool, sizeof image->spool, "%s.image", image->id);
-        if (!image->bytes.data) image->spool[0] = 0;
+        image->spool[0] = 0;
+        if (image->bytes.data) { /* the name that ledger_spool_write gave it */
+            size_t length = str_copy(image->spool, sizeof image->spool, image->id);
+            str_copy(image->spool + length, sizeof image->spool - length, ".image");
+        }
         upload_start(image);
     }
     job_settle(job);

@@ -107,6 +107,12 @@ struct capability_set worker_able(const struct worker *w)
         struct capability_set s = of_engine(engine_process_hello(w->engines[i]));
         able = capability_intersect(&able, &s);
     }
+    for (int i = 0; capability_control_names[i]; i++) { /* a ControlNet needs its file */
+        char *path = alloc_printf("%s/controlnet/%s.safetensors", w->folders.cache,
+                                  capability_control_names[i]);
+        if (access(path, R_OK)) able.controls &= ~(1u << i);
+        free(path);
+    }
     if (!c->allow_img2img) capability_remove(&able, CAPABILITY_IMG2IMG);
     if (!c->allow_painting) capability_remove(&able, CAPABILITY_INPAINTING);
     if (!c->allow_post_processing) capability_remove(&able, CAPABILITY_POST_PROCESSING);

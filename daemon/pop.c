@@ -261,6 +261,7 @@ static void on_stored(void *data, int rc, const struct error *err)
     if (!rc) rc = fault_point(FAULT_POP_STORED);
     if (rc || a->fresh < a->count) {
         /* not in the books, or there already: nothing of it is ours to do */
+        if (rc) a->p->idle_ms = 30000; /* a ledger that cannot be written: no hurry for more */
         log_warn("pop.dropped", "pop=%s text=\"%s\"", job->pop,
                  rc ? err->text : "the same reply again");
         for (int i = 0; i < job->count; i++) job->images[i].ended = true;
@@ -360,11 +361,11 @@ static void good_answer(struct popper *p, const struct http_reply *reply)
     }
 }
 
-static void stop(struct popper *p, const char *why)
+void pop_halt(struct popper *p, const char *why)
 {
     p->stopped = true;
     str_copy(p->why_stopped, sizeof p->why_stopped, why);
-    p->stopped_until_ms = now_ms() + STOPPED_MS; /* another look then (N7) */
+    p->stopped_until_ms = now_ms() + STOPPED_MS;
 }
 
 static void bad_answer(struct popper *p, const struct http_reply *reply)
@@ -386,9 +387,9 @@ static void bad_answer(struct popper *p, const struct http_reply *reply)
     int64_t asked = reply->retry_after_ms;
     if (r.wait_seconds * 1000LL > asked) asked = r.wait_seconds * 1000LL;
     switch (r.action) {
-    case HORDE_ACTION_STOP: stop(p, said); break;
+    case HORDE_ACTION_STOP: pop_halt(p, said); break;
     case HORDE_ACTION_DROP_PRIORITY:
-        if (p->drop_priority) stop(p, said);
+        if (p->drop_priority) pop_halt(p, said);
         p->drop_priority = true;
         p->idle_ms = IDLE_FIRST_MS;
         break;

@@ -20,6 +20,8 @@ void pop_start(struct popper *p, struct worker *w, bool form);
 void pop_stop(struct popper *p);
 /* Something changed; asks when it may. */
 void pop_look(struct popper *p);
+/* The Horde said what only the operator can change: no more for five minutes at a time (N7). */
+void pop_halt(struct popper *p, const char *why);
 /* Forgets what only the operator could change, and changed. */
 void pop_forgive(struct popper *p);
 

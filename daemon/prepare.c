@@ -119,6 +119,17 @@ static char *in_cache(const struct worker *w, const char *folder, const char *na
     return NULL;
 }
 
+/* what the request leaves to the worker: the embedding's word in one of the prompts */
+static void inject_embedding(struct image_request *r, const struct horde_ti *ti)
+{
+    char **to = !ti->inject ? NULL : str_equal(ti->inject, "negprompt") ? &r->negative : &r->prompt;
+    if (!to) return;
+    char *longer =
+        alloc_printf("%s%s(embedding:%s:%g)", *to, **to ? ", " : "", ti->name, ti->strength);
+    free(*to);
+    *to = longer;
+}
+
 static void take_extras(struct job *job)
 {
     struct horde_job *h = &job->horde;
@@ -145,7 +156,10 @@ static void take_extras(struct job *job)
         to->path = path;
         to->name = alloc_string(h->tis[i].name);
         to->strength = h->tis[i].strength;
+        inject_embedding(r, &h->tis[i]);
     }
+    if (r->control_type && !r->return_control_map)
+        r->control_path = in_cache(job->w, "controlnet", r->control_type);
 }
 
 static int refuse_image(struct job *job, struct error *err)

@@ -11,6 +11,7 @@
 #include "base/str.h"
 #include "daemon/fault_point.h"
 #include "daemon/job.h"
+#include "daemon/pop.h"
 #include "proto/capability.h"
 #include "proto/horde_error.h"
 
@@ -154,9 +155,8 @@ static void refused(struct job_image *image, const struct http_reply *reply)
         break;
     case HORDE_ACTION_KEEP:
     case HORDE_ACTION_STOP:
-        w->images.stopped = w->forms.stopped = true;
-        snprintf(w->images.why_stopped, sizeof w->images.why_stopped, "a submit was refused: %s",
-                 text);
+        pop_halt(&w->images, text);
+        pop_halt(&w->forms, text);
         again(image, 60000, text, reply->status);
         break;
     case HORDE_ACTION_RETRY:
