@@ -5,7 +5,7 @@ import os
 import sys
 import time
 
-from bench import STATES, Failed, Place, check, run, wait_for
+from bench import FINAL, STATES, Failed, Place, check, run, wait_for
 
 
 def fifty_mixed_jobs_agree_to_the_thousandth(programs):
@@ -105,7 +105,10 @@ def spoilt_pops_are_dropped_whole(programs):
         p.all_over(60)
         check(p.kilnd.term() == 0, "ends with 0")
         p.agree()
-        check(set(p.kilnd.states().values()) == {"SETTLED"}, f"{p.kilnd.states()}")
+        # the turned clock may abort one that is on its way: then it is forfeited and comes again
+        states = list(p.kilnd.states().values())
+        check(states.count("SETTLED") >= len(kinds) - 1 and states.count("FAULTED") == 1 and set(states) <= FINAL,
+              f"{states}: the one with too few upload URLs is given back, the others settle")
         return f"{len(kinds)} kinds"
 
 
