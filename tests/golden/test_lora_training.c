@@ -13,7 +13,7 @@
 #include <cmocka.h>
 
 #include "base/alloc.h"
-#include "diffusion/train/lora_set.h"
+#include "diffusion/train/branches.h"
 #include "diffusion/train/objective.h"
 #include "tensor/tape.h"
 #include "tests/support/golden_weights.h"
@@ -67,7 +67,7 @@ struct rig {
     struct tape *tape;
     struct unet unet;
     struct params params;
-    struct lora_set set;
+    struct branches set;
     struct objective objective;
     float *z, *context, vector[VECTOR];
     void **owned;
@@ -134,7 +134,7 @@ static void rig_open(struct rig *r, const char *device, const struct unet_config
     unet_visit(&v, &r->unet);
     params_init(&r->params, r->device, false);
     struct lora_options options = {.cover = cover, .rank = rank, .alpha = rank};
-    int rc = lora_set_attach_unet(&r->set, &r->params, &r->unet,
+    int rc = branches_attach_unet(&r->set, &r->params, &r->unet,
                                   config->vector ? DIALECT_LDM : DIALECT_HF, &options, golden_down,
                                   &err);
     if (rc) fail_msg("%s", err.text);
@@ -150,7 +150,7 @@ static void rig_open(struct rig *r, const char *device, const struct unet_config
 static void rig_close(struct rig *r)
 {
     tape_free(r->tape);
-    lora_set_release(&r->set, r->device);
+    branches_release(&r->set, r->device);
     params_release(&r->params);
     pass_memory_release(&r->memory);
     unet_release(&r->unet, r->device);
@@ -189,7 +189,7 @@ static double step(struct rig *r, int t, uint64_t noise_seed, bool backward)
     return (double)loss;
 }
 
-static const struct lora_target *target_named(const struct rig *r, const char *kohya)
+static const struct branch_target *target_named(const struct rig *r, const char *kohya)
 {
     for (int i = 0; i < r->set.count; i++)
         if (!strcmp(r->set.item[i].kohya, kohya)) return &r->set.item[i];
@@ -244,7 +244,7 @@ static void four_steps(const char *device, bool recompute)
     assert_int_equal(r.set.count, 192);
     tape_recompute(r.tape, recompute);
     struct adamw adamw = {.lr = .01, .beta1 = .9, .beta2 = .999, .eps = 1e-8, .weight_decay = .01};
-    const struct lora_target *watched =
+    const struct branch_target *watched =
         target_named(&r, "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q");
     for (int k = 0; k < 4; k++) {
         double norm, loss = step(&r, golden[k].t, 20 + (uint64_t)k, true);

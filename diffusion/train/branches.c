@@ -1,4 +1,4 @@
-#include "diffusion/train/lora_set.h"
+#include "diffusion/train/branches.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -28,7 +28,7 @@ bool lora_cover_find(const char *name, enum lora_cover *cover)
 }
 
 struct attach {
-    struct lora_set *set;
+    struct branches *set;
     const struct lora_options *options;
     lora_start start;
     enum dialect dialect;     /* of kohya's words */
@@ -65,10 +65,10 @@ static void draw_down(float *down, int64_t count, int64_t fan_in, const char *na
     for (int64_t i = 0; i < count; i++) down[i] = limit * (2 * down[i] - 1);
 }
 
-static int adopt_pair(struct attach *a, struct lora_target *t, const struct weight_site *site,
+static int adopt_pair(struct attach *a, struct branch_target *t, const struct weight_site *site,
                       struct error *err)
 {
-    struct lora_set *set = a->set;
+    struct branches *set = a->set;
     int64_t rank = set->rank, kernel = 1;
     for (int i = 2; i < site->rank; i++) kernel *= site->dim[i];
     t->in = site->dim[1] * kernel;
@@ -107,37 +107,38 @@ static int attach_one(struct weight_visitor *v, struct weight *w, const struct w
     struct attach *a = v->context;
     const char *hf = site->name[DIALECT_HF];
     if (!site->layer || w != &site->layer->w || !covered(a, hf)) return 0;
-    struct lora_set *set = a->set;
-    struct lora_target t = {.kohya = path_of(a->kohya, site->name[a->dialect], true),
-                            .peft = path_of(a->peft, hf, false),
-                            .layer = site->layer,
-                            .adapter = layer_attach(site->layer, set->alpha / set->rank)};
+    struct branches *set = a->set;
+    struct branch_target t = {.kohya = path_of(a->kohya, site->name[a->dialect], true),
+                              .peft = path_of(a->peft, hf, false),
+                              .layer = site->layer,
+                              .adapter = layer_attach(site->layer, set->alpha / set->rank)};
+    t.adapter->owner = set;
     set->item = alloc_grow(set->item, (size_t)set->count + 1, sizeof *set->item);
     int rc = adopt_pair(a, &t, site, err);
     set->item[set->count++] = t;
     return rc;
 }
 
-static int begin(struct lora_set *set, struct params *params, const struct lora_options *o,
+static int begin(struct branches *set, struct params *params, const struct lora_options *o,
                  struct error *err)
 {
     if (o->rank < 1 || o->rank > 1024)
         return error_set(err, ERR_INVALID, "rank %d is outside 1..1024", o->rank);
     if (!(o->alpha > 0 && o->alpha <= 4096))
         return error_set(err, ERR_INVALID, "alpha %g is outside 0..4096", o->alpha);
-    *set = (struct lora_set){.params = params, .rank = o->rank, .alpha = o->alpha};
+    *set = (struct branches){.params = params, .rank = o->rank, .alpha = o->alpha};
     return 0;
 }
 
-static int finish(struct lora_set *set, int failed, struct device *device, struct error *err)
+static int finish(struct branches *set, int failed, struct device *device, struct error *err)
 {
     if (!failed && !set->count)
         failed = error_set(err, ERR_INVALID, "the model has no layer that this LoRA would train");
-    if (failed) lora_set_release(set, device);
+    if (failed) branches_release(set, device);
     return failed;
 }
 
-int lora_set_attach_unet(struct lora_set *set, struct params *params, struct unet *unet,
+int branches_attach_unet(struct branches *set, struct params *params, struct unet *unet,
                          enum dialect kohya_dialect, const struct lora_options *options,
                          lora_start start, struct error *err)
 {
@@ -149,11 +150,11 @@ int lora_set_attach_unet(struct lora_set *set, struct params *params, struct une
     return finish(set, v.failed, params->device, err);
 }
 
-int lora_set_attach(struct lora_set *set, struct params *params, struct model *model,
+int branches_attach(struct branches *set, struct params *params, struct model *model,
                     const struct lora_options *options, lora_start start, struct error *err)
 {
     bool sdxl = model->info.family == FAMILY_SDXL;
-    int rc = lora_set_attach_unet(set, params, &model->unet, sdxl ? DIALECT_LDM : DIALECT_HF,
+    int rc = branches_attach_unet(set, params, &model->unet, sdxl ? DIALECT_LDM : DIALECT_HF,
                                   options, start, err);
     if (rc || !options->text) return rc;
     for (int i = 0; i < model->text.encoders; i++) {
@@ -169,20 +170,20 @@ int lora_set_attach(struct lora_set *set, struct params *params, struct model *m
     return 0;
 }
 
-void lora_set_release(struct lora_set *set, struct device *device)
+void branches_release(struct branches *set, struct device *device)
 {
     for (int i = 0; i < set->count; i++) {
-        layer_detach_all(set->item[i].layer, device);
+        layer_detach(set->item[i].layer, device, set);
         free(set->item[i].kohya);
         free(set->item[i].peft);
     }
     /* the layers' branches are gone, and with them the weights that the params point to */
     for (int i = 0; set->params && i < set->params->count; i++) set->params->item[i].w = NULL;
     free(set->item);
-    *set = (struct lora_set){0};
+    *set = (struct branches){0};
 }
 
-void lora_set_strength(struct lora_set *set, double strength)
+void branches_strength(struct branches *set, double strength)
 {
     for (int i = 0; i < set->count; i++)
         set->item[i].adapter->scale = strength * set->alpha / set->rank;
@@ -216,7 +217,7 @@ static int add_matrix(struct safetensors_entry *e, char **name, const struct par
     return rc;
 }
 
-int lora_set_save(const struct lora_set *set, const char *path, enum lora_format format,
+int branches_save(const struct branches *set, const char *path, enum lora_format format,
                   const struct safetensors_meta *meta, size_t meta_count, struct error *err)
 {
     size_t room = (size_t)set->count * 3, count = 0;
@@ -225,7 +226,7 @@ int lora_set_save(const struct lora_set *set, const char *path, enum lora_format
     uint16_t alpha = f32_to_f16((float)set->alpha);
     int rc = 0;
     for (int i = 0; i < set->count && !rc; i++) {
-        const struct lora_target *t = &set->item[i];
+        const struct branch_target *t = &set->item[i];
         bool kohya = format == LORA_KOHYA;
         if (kohya) {
             names[count] = alloc_printf("%s.alpha", t->kohya);

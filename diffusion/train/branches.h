@@ -1,15 +1,15 @@
 /*
- * lora_set.h - the low-rank branches that a LoRA training adds to a model.
+ * branches.h - the low-rank branches that a LoRA training adds to a model.
  *
  * Place    attached to the layers of a loaded model before training, written to a file after it.
- * Owner    lora_set_attach / lora_set_release; the branches' memory belongs to the params, the
+ * Owner    branches_attach / branches_release; the branches' memory belongs to the params, the
  *          branches hang on the layers until release. One thread.
  * Failure  ERR_INVALID (rank, nothing to train), those of params.h and of safetensors_write.
  * Source   Hu et al. 2021. Starting values as in kohya-ss/sd-scripts and PEFT: A Kaiming-uniform
  *          with a = sqrt 5, which is uniform within 1/sqrt(fan in); B zero. Names: model-formats 12.1.
  */
-#ifndef TRAIN_LORA_SET_H
-#define TRAIN_LORA_SET_H
+#ifndef TRAIN_BRANCHES_H
+#define TRAIN_BRANCHES_H
 
 #include "diffusion/model.h"
 #include "diffusion/train/params.h"
@@ -24,7 +24,7 @@ enum lora_cover {
 const char *lora_cover_name(enum lora_cover cover); /* "attention", "blocks", "all" */
 bool lora_cover_find(const char *name, enum lora_cover *cover);
 
-struct lora_target {
+struct branch_target {
     char *kohya; /* "lora_unet_down_blocks_0_..._to_q" */
     char *peft;  /* "unet.down_blocks.0....to_q" */
     struct layer *layer;
@@ -33,9 +33,9 @@ struct lora_target {
     int down, up;    /* indices of its parameters */
 };
 
-struct lora_set {
+struct branches {
     struct params *params;
-    struct lora_target *item;
+    struct branch_target *item;
     int count, rank;
     double alpha;
 };
@@ -50,18 +50,18 @@ struct lora_options {
 
 /* `start` fills down (A) for a target by name; NULL: drawn from the seed and the name. */
 typedef void (*lora_start)(float *down, int64_t count, int64_t fan_in, const char *kohya);
-int lora_set_attach(struct lora_set *set, struct params *params, struct model *model,
+int branches_attach(struct branches *set, struct params *params, struct model *model,
                     const struct lora_options *options, lora_start start, struct error *err);
 /* The same for a UNet alone; LDM names (SDXL) or HF names in kohya's words. */
-int lora_set_attach_unet(struct lora_set *set, struct params *params, struct unet *unet,
+int branches_attach_unet(struct branches *set, struct params *params, struct unet *unet,
                          enum dialect kohya_dialect, const struct lora_options *options,
                          lora_start start, struct error *err);
-void lora_set_release(struct lora_set *set, struct device *device);
-void lora_set_strength(struct lora_set *set, double strength); /* 0: the unchanged model */
+void branches_release(struct branches *set, struct device *device);
+void branches_strength(struct branches *set, double strength); /* 0: the unchanged model */
 
 /* F16, kohya names with .alpha, or PEFT names; metadata as given. */
 enum lora_format { LORA_KOHYA, LORA_PEFT };
-int lora_set_save(const struct lora_set *set, const char *path, enum lora_format format,
+int branches_save(const struct branches *set, const char *path, enum lora_format format,
                   const struct safetensors_meta *meta, size_t meta_count, struct error *err);
 
 #endif

@@ -1,0 +1,159 @@
+#include "diffusion/train/cache.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/str.h"
+#include "dataset/bucket.h"
+#include "image/resize.h"
+
+/* Latents of so many a side and more go through the VAE in tiles. */
+#define VAE_TILE 128
+
+static int text_of(struct cache *c, const char *caption, int *index, struct error *err)
+{
+    for (int i = 0; i < c->text_count; i++)
+        if (!strcmp(c->text[i].caption, caption)) {
+            *index = i;
+            return 0;
+        }
+    struct text_request request = {.prompt = caption, .rules = PROMPT_HORDE};
+    struct cached_text text = {.caption = alloc_string(caption)};
+    int rc = conditioning_encode(&text.states, &c->model->text, &request, &c->model->memory,
+                                 c->model->dtype, err);
+    if (rc) {
+        free(text.caption);
+        return error_wrap(err, rc, "encoding a caption");
+    }
+    c->text = alloc_grow(c->text, (size_t)c->text_count + 1, sizeof *c->text);
+    *index = c->text_count;
+    c->text[c->text_count++] = text;
+    return 0;
+}
+
+int cache_init(struct cache *c, struct model *model, struct error *err)
+{
+    int first;
+    *c = (struct cache){.model = model, .channels = (int)model->vae.config.latent_channels};
+    return text_of(c, "", &first, err);
+}
+
+void cache_release(struct cache *c)
+{
+    for (int i = 0; i < c->count; i++) {
+        free(c->example[i].latent);
+        free(c->example[i].flipped);
+    }
+    for (int i = 0; i < c->text_count; i++) {
+        conditioning_release(&c->text[i].states);
+        free(c->text[i].caption);
+    }
+    free(c->example);
+    free(c->text);
+    *c = (struct cache){0};
+}
+
+/* [C,h,w] as the VAE hands it out to [h,w,C] as passes want it. */
+static float *encode(struct cache *c, const struct pixels *p, bool flip, struct error *err)
+{
+    struct model *m = c->model;
+    size_t count = (size_t)p->width * (size_t)p->height * 3;
+    int factor = vae_factor(&m->vae), h = p->height / factor, w = p->width / factor;
+    size_t area = (size_t)h * (size_t)w, channels = (size_t)c->channels;
+    float *picture = alloc_try(count, sizeof *picture);
+    float *planes = alloc_try(area * channels, sizeof *planes);
+    float *latent = alloc_try(area * channels, sizeof *latent);
+    int rc = picture && planes && latent ? 0 : error_set(err, ERR_NO_MEMORY, "no memory to encode");
+    for (int y = 0; y < p->height && !rc; y++)
+        for (int x = 0; x < p->width; x++)
+            for (int k = 0; k < 3; k++) {
+                int from = flip ? p->width - 1 - x : x;
+                picture[((size_t)y * (size_t)p->width + (size_t)x) * 3 + (size_t)k] =
+                    (float)p->data[((size_t)y * (size_t)p->width + (size_t)from) * 3 + (size_t)k] /
+                        127.5f -
+                    1;
+            }
+    if (!rc)
+        rc = vae_encode_picture(&m->vae, &m->memory, m->vae_dtype, VAE_TILE, picture, 1, p->height,
+                                p->width, planes, NULL, err);
+    for (size_t i = 0; i < area && !rc; i++)
+        for (size_t k = 0; k < channels; k++) latent[i * channels + k] = planes[k * area + i];
+    free(picture);
+    free(planes);
+    if (!rc) return latent;
+    free(latent);
+    return NULL;
+}
+
+static int fit(struct pixels *out, const struct pixels *in, struct bucket b, struct cover *cover,
+               struct error *err)
+{
+    struct pixels resized;
+    *cover = bucket_cover(b, in->width, in->height);
+    bool shrinks = cover->width < in->width;
+    int rc = pixels_resize(&resized, in, cover->width, cover->height,
+                           shrinks ? RESIZE_BOX : RESIZE_BICUBIC, err);
+    if (rc) return rc;
+    rc = pixels_crop(out, &resized, cover->left, cover->top, b.width, b.height, err);
+    pixels_release(&resized);
+    return rc;
+}
+
+int cache_add_picture(struct cache *c, const struct pixels *picture, const char *caption,
+                      const struct cache_options *o, struct error *err)
+{
+    struct bucket b = bucket_of(picture->width, picture->height, o->resolution, o->buckets);
+    struct cover cover;
+    struct pixels fitted;
+    int factor = vae_factor(&c->model->vae);
+    struct example e = {.h = b.height / factor, .w = b.width / factor, .weight = o->weight};
+    int rc = text_of(c, caption, &e.text, err);
+    if (!rc) rc = fit(&fitted, picture, b, &cover, err);
+    if (rc) return rc;
+    const double sizes[6] = {picture->height, picture->width, cover.top,
+                             cover.left,      b.height,       b.width};
+    memcpy(e.sizes, sizes, sizeof sizes);
+    e.latent = encode(c, &fitted, false, err);
+    if (e.latent && o->flip) e.flipped = encode(c, &fitted, true, err);
+    pixels_release(&fitted);
+    if (!e.latent || (o->flip && !e.flipped)) {
+        free(e.latent);
+        return err && err->code ? err->code : ERR_NO_MEMORY;
+    }
+    c->example = alloc_grow(c->example, (size_t)c->count + 1, sizeof *c->example);
+    c->example[c->count++] = e;
+    return 0;
+}
+
+int cache_add(struct cache *c, const struct dataset *d, const struct cache_options *options,
+              struct error *err)
+{
+    for (int i = 0; i < d->count; i++) {
+        const struct sample *s = &d->sample[i];
+        struct pixels picture;
+        int rc = sample_pixels(&picture, s, err);
+        if (rc) return error_wrap(err, rc, "reading %s again", s->name);
+        int first = c->count;
+        rc = cache_add_picture(c, &picture, s->caption, options, err);
+        if (!rc && s->is_crop) { /* SDXL is told where in the picture the crop lies */
+            c->example[first].sizes[2] += s->y;
+            c->example[first].sizes[3] += s->x;
+        }
+        pixels_release(&picture);
+        if (rc) return error_wrap(err, rc, "preparing %s", s->name);
+        for (int k = 1; k < s->repeats; k++) {
+            struct example again = c->example[first];
+            size_t count = (size_t)again.h * (size_t)again.w * (size_t)c->channels;
+            again.latent = alloc_zero(count, sizeof(float));
+            memcpy(again.latent, c->example[first].latent, count * sizeof(float));
+            if (again.flipped) {
+                again.flipped = alloc_zero(count, sizeof(float));
+                memcpy(again.flipped, c->example[first].flipped, count * sizeof(float));
+            }
+            c->example = alloc_grow(c->example, (size_t)c->count + 1, sizeof *c->example);
+            c->example[c->count++] = again;
+        }
+    }
+    return 0;
+}

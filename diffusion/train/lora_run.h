@@ -1,0 +1,50 @@
+/*
+ * lora_run.h - one LoRA training while it runs; shared by lora_train.c, lora_file.c and lora_sheet.c.
+ *
+ * Place    nobody else includes it.
+ * Owner    lora_train's stack. One thread.
+ * Failure  as lora_train.h says.
+ */
+#ifndef TRAIN_LORA_RUN_H
+#define TRAIN_LORA_RUN_H
+
+#include "diffusion/train/lora_train.h"
+#include "diffusion/train/objective.h"
+#include "tensor/tape.h"
+
+struct lora_run {
+    struct model *model;
+    const struct dataset *data;
+    const struct lora_train_options *o;
+    const struct lora_train_hooks *hooks;
+    struct params params;
+    struct branches branches;
+    struct cache cache, prior;
+    struct objective objective;
+    struct tape *tape;
+    float *losses; /* of every step, [o->steps]; what a resumed run did not see is NAN */
+    int64_t done;
+    int resolution;
+    double started, average;
+    size_t peak_bytes;
+};
+
+/* "OUT-000250.safetensors": OUT without its extension, then a suffix. The caller frees. */
+char *lora_run_path(const struct lora_run *r, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+void lora_run_note(const struct lora_run *r, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+int lora_run_tell(struct lora_run *r, const char *phase, int64_t step, int64_t steps,
+                  struct error *err);
+
+/* The file with its metadata (lora_meta.c). */
+int lora_run_save(struct lora_run *r, const char *path, int64_t step, struct error *err);
+
+/* Pictures of the model as it is now (lora_sheet.c). */
+int lora_run_draw(struct lora_run *r, struct pixels *picture, const char *prompt, uint64_t seed,
+                  double strength, struct error *err);
+int lora_run_preview(struct lora_run *r, int64_t step, struct error *err);
+int lora_run_sheet(struct lora_run *r, char **path, struct error *err);
+int lora_run_curve(struct lora_run *r, char **path, struct error *err);
+
+#endif
