@@ -12,7 +12,7 @@
 
 #define TEXT_WIDTH 96
 #define TEXT_LAYERS 2
-#define HEADS 4
+#define HEADS 2
 #define UNET_GROUPS 16
 #define VAE_GROUPS 8
 
@@ -33,7 +33,7 @@ static const struct unet_config unet_config = {
     .blocks = {1, 1, 1, 1},
     .in_channels = POCKET_LATENT_CHANNELS,
     .out_channels = POCKET_LATENT_CHANNELS,
-    .channels = {48, 96, 128, 128},
+    .channels = {32, 64, 128, 128},
     .depth_down = {{1}, {1}, {1}, {0}},
     .depth_up = {{1, 1}, {1, 1}, {1, 1}, {0, 0}},
     .depth_mid = 1,
@@ -41,7 +41,7 @@ static const struct unet_config unet_config = {
     .mid_present = true,
     .heads = {HEADS, HEADS, HEADS, HEADS},
     .context = TEXT_WIDTH,
-    .time = 192,
+    .time = 128,
     .groups = UNET_GROUPS,
     .conv_proj = true,
 };

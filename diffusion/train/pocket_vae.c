@@ -267,10 +267,85 @@ static int encode_some(struct pocket *m, float *out, int from, int count, struct
     return rc;
 }
 
+/* ---- what encoding gave, kept for a run that goes on ---- */
+
+static const char *const folded[] = {"vae.quant_conv.weight", "vae.quant_conv.bias",
+                                     "vae.post_quant_conv.weight", "vae.post_quant_conv.bias"};
+#define FOLDED_MAX (4 * Z * Z)
+
+static char *latents_path(const struct pocket *m)
+{
+    return alloc_printf("%s/latents.safetensors", m->options->work);
+}
+
+static char *latents_mark(const struct pocket *m)
+{
+    const struct pocket_options *o = m->options;
+    return alloc_printf("seed %llu data %llu pictures %d vae %d x %d", (unsigned long long)o->seed,
+                        (unsigned long long)o->data_seed, o->pictures, o->vae_steps, o->vae_batch);
+}
+
+static int keep_latents(struct pocket *m, struct error *err)
+{
+    struct safetensors_entry entry[COUNT_OF(folded) + 1];
+    float values[COUNT_OF(folded)][FOLDED_MAX];
+    int64_t count = (int64_t)m->options->pictures * POCKET_LATENT_COUNT;
+    int rc = 0;
+    for (size_t i = 0; i < COUNT_OF(folded) && !rc; i++) {
+        int64_t n = find_param(&m->vae_params, folded[i])->count;
+        rc = exchange(&m->vae_params, folded[i], values[i], false, err);
+        entry[i] = (struct safetensors_entry){.name = folded[i],
+                                              .dtype = DTYPE_F32,
+                                              .rank = 1,
+                                              .dim = {n},
+                                              .data = values[i],
+                                              .bytes = (size_t)n * sizeof(float)};
+    }
+    entry[COUNT_OF(folded)] = (struct safetensors_entry){.name = "latents",
+                                                         .dtype = DTYPE_F32,
+                                                         .rank = 1,
+                                                         .dim = {count},
+                                                         .data = m->latents,
+                                                         .bytes = (size_t)count * sizeof(float)};
+    char *path = latents_path(m), *mark = latents_mark(m);
+    const struct safetensors_meta meta = {"training", mark};
+    if (!rc) rc = safetensors_write(path, entry, COUNT_OF(entry), &meta, 1, err);
+    free(mark);
+    free(path);
+    return rc;
+}
+
+/* False when there are none of this very training. */
+static bool find_latents(struct pocket *m, struct error *err, int *rc)
+{
+    struct safetensors file;
+    char *path = latents_path(m), *mark = latents_mark(m);
+    bool found = !safetensors_open(&file, path, NULL);
+    if (found) {
+        const char *said = safetensors_meta_find(&file, "training");
+        const struct safetensors_entry *e = safetensors_find(&file, "latents");
+        size_t bytes = (size_t)m->options->pictures * POCKET_LATENT_COUNT * sizeof(float);
+        found = said && !strcmp(said, mark) && e && e->bytes == bytes;
+        if (found) memcpy(m->latents, e->data, bytes);
+        for (size_t i = 0; i < COUNT_OF(folded) && found && !*rc; i++) {
+            float values[FOLDED_MAX];
+            e = safetensors_find(&file, folded[i]);
+            if (!e || e->bytes > sizeof values) continue;
+            memcpy(values, e->data, e->bytes);
+            *rc = exchange(&m->vae_params, folded[i], values, true, err);
+        }
+        safetensors_close(&file);
+    }
+    free(mark);
+    free(path);
+    return found;
+}
+
 int pocket_encode(struct pocket *m, struct error *err)
 {
     enum { TOGETHER = 16 };
     int pictures = m->options->pictures, rc = 0;
+    if (find_latents(m, err, &rc)) return rc;
     for (int from = 0; from < pictures && !rc; from += TOGETHER) {
         int count = pictures - from < TOGETHER ? pictures - from : TOGETHER;
         rc = encode_some(m, m->latents + (size_t)from * POCKET_LATENT_COUNT, from, count, err);
@@ -286,5 +361,6 @@ int pocket_encode(struct pocket *m, struct error *err)
             for (int d = 0; d < Z; d++) white[c] += (float)(w.to[c][d] * (z[d] - w.mean[d]));
         memcpy(z, white, sizeof white);
     }
-    return fold(m, &w, err);
+    rc = fold(m, &w, err);
+    return rc ? rc : keep_latents(m, err);
 }
