@@ -23,5 +23,6 @@ struct engine {
 
 int serve_load(struct engine *e, const struct engine_msg *job);
 int serve_generate(struct engine *e, const struct engine_msg *job);
+int serve_train(struct engine *e, const struct engine_msg *job);
 
 #endif

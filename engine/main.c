@@ -102,6 +102,8 @@ static int work(struct engine *e)
             rc = serve_load(e, job);
         } else if (job->kind == ENGINE_GENERATE) {
             rc = serve_generate(e, job);
+        } else if (job->kind == ENGINE_TRAIN) {
+            rc = serve_train(e, job);
         } else {
             error_set(&err, ERR_UNSUPPORTED, "this engine does not serve \"%s\"",
                       engine_kind_name(job->kind));

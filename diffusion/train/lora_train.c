@@ -398,7 +398,7 @@ static int check(const struct lora_train_options *o, const struct model *model, 
     return 0;
 }
 
-static int family_resolution(const struct model *m)
+int lora_train_resolution(const struct model *m)
 {
     int own = m->info.family == FAMILY_SDXL ? 1024 : m->info.family == FAMILY_SD2_768 ? 768 : 512;
     /* small models of the same make are told by their width: 320 channels make 512 pixels */
@@ -408,7 +408,7 @@ static int family_resolution(const struct model *m)
 static int prepare(struct lora_run *r, struct error *err)
 {
     const struct lora_train_options *o = r->o;
-    r->resolution = o->resolution ? o->resolution : family_resolution(r->model);
+    r->resolution = o->resolution ? o->resolution : lora_train_resolution(r->model);
     objective_init(&r->objective, r->model->info.v_prediction ? PREDICTION_V : PREDICTION_EPSILON);
     r->objective.min_snr = o->min_snr;
     r->objective.noise_offset = o->noise_offset;

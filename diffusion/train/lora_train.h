@@ -49,6 +49,8 @@ struct lora_train_options {
 };
 
 void lora_train_defaults(struct lora_train_options *o);
+/* The size that the model's family is trained at. */
+int lora_train_resolution(const struct model *model);
 
 struct lora_train_progress {
     const char *phase; /* "encode", "prior", "train", "preview" */

@@ -1,0 +1,230 @@
+/* cmd_train.c - trainings on this machine, by an engine of our own. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/json_write.h"
+#include "base/now.h"
+#include "base/str.h"
+#include "cli/command.h"
+#include "cli/local_engine.h"
+#include "cli/progress.h"
+
+#define JOB "train"
+
+static const char usage[] =
+    "usage: kiln train lora --model M --data DIR --trigger WORD --name NAME -o OUT.safetensors\n"
+    "                       [OPTIONS]\n"
+    "       kiln train pocket -o FOLDER --work FOLDER [OPTIONS]\n"
+    "\n"
+    "lora teaches a base model (Stable Diffusion 1.x, 2.x, XL, or `pocket`) what a dozen pictures\n"
+    "show. Captions are NAME.txt beside NAME.jpg, captions.csv, or the annotations that\n"
+    "makesense.ai exports. `kiln dataset check DIR` shows first what would be trained on.\n"
+    "A step is one update of the weights: batch x accumulation pictures (Draw Things counts\n"
+    "pictures, kohya's trainer counts updates). A run that was stopped goes on where its last\n"
+    "checkpoint stood when it is started again with the same options.\n"
+    "\n"
+    "  --model M            a checkpoint file, a diffusers folder, or `pocket`\n"
+    "  --data DIR           the pictures\n"
+    "  --annotations FILE   CSV (boxes, points, lines, tags), VGG or COCO JSON, or the folder of "
+    "a\n"
+    "                       YOLO (with labels.txt) or VOC export; a labels_*.csv or .json in DIR\n"
+    "                       is found by itself\n"
+    "  --kind box|line      what eight columns without header mean\n"
+    "  --caption TEXT       template, %s for the words: \"a photo of %s\"\n"
+    "  --crops              one more sample for each box; --crop-margin X grows it (0.15)\n"
+    "  --trigger WORD       put first in every caption\n"
+    "  --name NAME          shown by other programs\n"
+    "  -o OUT.safetensors   checkpoints, previews, loss curve and sheet stand beside it\n"
+    "  --format kohya|peft  names in the file (kohya: every program reads it)\n"
+    "                                          here     Draw Things   kohya sd-scripts\n"
+    "  --steps N                               1000     2000 pictures 1600\n"
+    "  --rank R                                16       32            4\n"
+    "  --alpha A                               rank     rank          1\n"
+    "  --targets attention|blocks|all          blocks   all           blocks\n"
+    "  --lr X                                  1e-4     1e-4          2e-6\n"
+    "  --schedule constant|cosine|restarts|tail cosine  constant      constant\n"
+    "  --warmup N, --period N                  30, 200  20, 200       0\n"
+    "  --batch N, --accumulation N             1, 1     1, 4          1, 1\n"
+    "  --resolution PX                         512 (SD2-768: 768, SDXL: 1024, pocket: 128)\n"
+    "  --no-buckets                            all pictures square (aspect buckets are on)\n"
+    "  --flip                                  mirror half of them; bad for text and faces\n"
+    "  --caption-dropout X                     0.05     0             0\n"
+    "  --min-snr G                             5        1             off\n"
+    "  --noise-offset X                        0        0.05          off\n"
+    "  --weight-decay X, --clip X              0.01, 1  0.001, -      0.01, 1\n"
+    "  --t-min T, --t-max T                    0, 999\n"
+    "  --prior FILE         prompts, one a line, that shall stay what they are: the model draws "
+    "each\n"
+    "                       beforehand and learns them again; --prior-weight X (1)\n"
+    "  --lean               less memory: blocks are computed again in the backward pass\n"
+    "  --save-every N, --preview-every N       250 steps\n"
+    "  --prompt TEXT        for previews and the sheet at the end; may be repeated\n"
+    "  --preview-steps N, --preview-cfg X      20, 5\n"
+    "  --seed N             1; what a run draws depends on it alone\n"
+    "  --fresh              do not go on from a checkpoint\n"
+    "  --author, --licence TEXT                into the file\n"
+    "\n"
+    "pocket trains the small model that comes with Kiln from nothing: VAE, then UNet and text\n"
+    "encoder, on pictures of the painter. --pictures, --data-seed, --vae-steps, --vae-batch,\n"
+    "--vae-lr, --steps, --batch, --lr, --tail, --save-every, --seed.\n"
+    "\n"
+    "  --device NAME        cpu, cpu:THREADS, cuda:N (cpu)\n"
+    "  --precision P        auto, fp32, bf16, fp16 (auto)\n"
+    "  --json               say what was made as JSON\n"
+    "  -q, --quiet          no progress\n";
+
+static const char *const flags[] = {"crops", "text", "flip", "lean", "fresh", "no-buckets", NULL};
+
+struct run {
+    struct local_engine engine;
+    struct progress progress;
+    struct engine_train options;
+    const char *device, *precision;
+    bool json, quiet;
+    double last_line;
+};
+
+static bool is_flag(const char *name)
+{
+    for (size_t i = 0; flags[i]; i++)
+        if (str_equal(name, flags[i])) return true;
+    return false;
+}
+
+static int add(struct run *r, const char *name, const char *value, struct error *err)
+{
+    if (r->options.option_count == ENGINE_OPTIONS_MAX)
+        return error_set(err, ERR_INVALID, "more than %d options", ENGINE_OPTIONS_MAX);
+    r->options.options[r->options.option_count++] = (struct engine_option){name, value};
+    return 0;
+}
+
+static int parse(struct run *r, int argc, char **argv, struct error *err)
+{
+    int rc = argc < 2 || argv[1][0] == '-'
+                 ? error_set(err, ERR_INVALID, "say what to train: lora or pocket")
+                 : add(r, "what", argv[1], err);
+    for (int i = 2; i < argc && !rc; i++) {
+        const char *name = argv[i];
+        if (str_equal(name, "-q") || str_equal(name, "--quiet")) {
+            r->quiet = true;
+        } else if (str_equal(name, "--json")) {
+            r->json = true;
+        } else if (str_equal(name, "-o") || str_starts(name, "--")) {
+            name = str_equal(name, "-o") ? "out" : name + 2;
+            if (is_flag(name)) {
+                rc = add(r, name, "true", err);
+                continue;
+            }
+            if (++i == argc) return error_set(err, ERR_INVALID, "%s needs a value", argv[i - 1]);
+            if (str_equal(name, "device"))
+                r->device = argv[i];
+            else if (str_equal(name, "precision"))
+                r->precision = argv[i];
+            else
+                rc = add(r, name, argv[i], err);
+        } else {
+            rc = error_set(err, ERR_INVALID, "\"%s\" is no option", name);
+        }
+    }
+    return rc;
+}
+
+/* "step 120 of 1000, loss 0.0821, 1.2 s a step, 17 min left" */
+static void show(struct run *r, const struct engine_progress *p)
+{
+    char text[48];
+    double each = p->step > 0 ? p->seconds / p->step : 0;
+    double left = each * (p->steps - p->step) / 60;
+    snprintf(text, sizeof text, "loss %.4f, %.0f min left", p->loss, left);
+    if (r->progress.terminal)
+        progress_show(&r->progress, text, p->step, p->steps);
+    else if (!r->quiet && (now_seconds() - r->last_line > 30 || p->step == p->steps)) {
+        r->last_line = now_seconds();
+        fprintf(stderr, "step %d of %d, loss %.4f, %.2f s a step, %.0f min left\n", p->step,
+                p->steps, p->loss, each, left);
+    }
+}
+
+static int wait_for_end(struct run *r, struct engine_msg *m, struct error *err)
+{
+    for (;;) {
+        int rc = local_engine_next(&r->engine, m, JOB, err);
+        if (rc) return rc;
+        if (m->kind == ENGINE_TRAINED) return 0;
+        if (m->kind == ENGINE_PROGRESS) show(r, &m->progress);
+        engine_msg_release(m);
+    }
+}
+
+static int print(const struct run *r, const struct engine_trained *t, struct error *err)
+{
+    if (!r->json) {
+        puts(t->path);
+        if (!r->quiet && isnan(t->joules))
+            fprintf(stderr, "%d steps in %.0f s; energy not measured\n", t->steps, t->seconds);
+        else if (!r->quiet)
+            fprintf(stderr, "%d steps in %.0f s, %.1f Wh\n", t->steps, t->seconds,
+                    t->joules / 3600);
+        return 0;
+    }
+    struct json_write w;
+    struct buf out;
+    buf_init(&out, 1 << 16);
+    json_write_start(&w, &out);
+    json_write_object(&w, NULL);
+    json_write_text(&w, "path", t->path);
+    json_write_int(&w, "steps", t->steps);
+    json_write_number(&w, "seconds", t->seconds);
+    json_write_number(&w, "loss", t->final_loss);
+    json_write_number(&w, "joules", t->joules);
+    json_write_close(&w, '}');
+    int rc = json_write_end(&w, err);
+    if (!rc) fwrite(out.data, 1, out.length, stdout);
+    buf_release(&out);
+    return rc;
+}
+
+static int work(struct run *r, struct error *err)
+{
+    struct engine_msg *m = alloc_zero(1, sizeof *m);
+    int rc = local_engine_start(&r->engine, r->device, r->precision, err);
+    if (!rc) {
+        engine_msg_init(m, ENGINE_TRAIN, r->engine.launch_id, JOB);
+        m->train = r->options; /* borrowed for the encoding */
+        rc = local_engine_send(&r->engine, m, err);
+        if (!rc) rc = wait_for_end(r, m, err);
+        progress_end(&r->progress);
+        if (!rc) {
+            rc = print(r, &m->trained, err);
+            engine_msg_release(m);
+        }
+        local_engine_stop(&r->engine);
+    }
+    free(m);
+    return rc;
+}
+
+static int run(int argc, char **argv)
+{
+    struct run *r = alloc_zero(1, sizeof *r);
+    struct error err = {0};
+    int rc = parse(r, argc, argv, &err);
+    if (!rc) {
+        progress_start(&r->progress, r->quiet);
+        rc = work(r, &err);
+    }
+    int code = rc ? command_fail(&command_train, &err) : EXIT_DONE;
+    free(r);
+    return code;
+}
+
+const struct command command_train = {
+    .name = "train",
+    .summary = "teach a model new pictures: a LoRA of your own",
+    .usage = usage,
+    .run = run,
+};
