@@ -17,18 +17,23 @@
 
 #define SPIN_ROUNDS 2000 /* about 20 us: longer than the gap between two kernels */
 
+/*
+ * One job at a time. `ticket` holds the job's number above the count of tasks not yet claimed; whoever
+ * lowers the count owns a task. A worker that comes late finds no task, or claims one of a later job,
+ * whose fields it then reads: they cannot change while a claimed task is unfinished.
+ */
 struct pool {
     int threads;
     pthread_t thread[POOL_THREADS_MAX];
     int cpu[POOL_THREADS_MAX];
-    /* one job at a time; `round` moves on when a job is there, `next` hands out tasks */
     pool_task function;
     void *context;
     int64_t tasks;
-    _Alignas(64) atomic_uint round;
+    _Alignas(64) atomic_uint job; /* workers sleep on it */
+    atomic_uint sleeping;
     atomic_bool stop;
-    _Alignas(64) atomic_llong next;
-    _Alignas(64) atomic_uint working; /* workers that have not finished the round */
+    _Alignas(64) atomic_ullong ticket;
+    _Alignas(64) atomic_uint unfinished; /* tasks; the caller sleeps on it */
 };
 
 struct start {
@@ -47,18 +52,20 @@ static void relax(void)
 #endif
 }
 
-static void wait_while(atomic_uint *word, unsigned value)
+static void wait_while(atomic_uint *word, unsigned value, atomic_uint *sleeping)
 {
     for (int i = 0; i < SPIN_ROUNDS; i++) {
         if (atomic_load_explicit(word, memory_order_acquire) != value) return;
         relax();
     }
-    while (atomic_load_explicit(word, memory_order_acquire) == value)
+    atomic_fetch_add(sleeping, 1);
+    while (atomic_load(word) == value)
 #ifdef __linux__
         syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
 #else
         sched_yield();
 #endif
+    atomic_fetch_sub(sleeping, 1);
 }
 
 static void wake(atomic_uint *word, int count)
@@ -68,14 +75,25 @@ static void wake(atomic_uint *word, int count)
 #endif
 }
 
+/* Number of tasks left including the one that is now the caller's; 0: none. */
+static unsigned claim(struct pool *p)
+{
+    unsigned long long ticket = atomic_load_explicit(&p->ticket, memory_order_acquire);
+    while ((unsigned)ticket)
+        if (atomic_compare_exchange_weak_explicit(&p->ticket, &ticket, ticket - 1,
+                                                  memory_order_acq_rel, memory_order_acquire))
+            return (unsigned)ticket;
+    return 0;
+}
+
 static void work(struct pool *p, int worker)
 {
     int before = inside;
+    unsigned left;
     inside = worker;
-    for (;;) {
-        long long task = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
-        if (task >= p->tasks) break;
-        p->function(p->context, task, worker);
+    while ((left = claim(p))) {
+        p->function(p->context, p->tasks - left, worker);
+        if (atomic_fetch_sub(&p->unfinished, 1) == 1 && worker != 0) wake(&p->unfinished, 1);
     }
     inside = before;
 }
@@ -96,12 +114,10 @@ static void *worker_main(void *argument)
 #endif
     unsigned seen = 0;
     for (;;) {
-        wait_while(&p->round, seen);
+        wait_while(&p->job, seen, &p->sleeping);
         if (atomic_load(&p->stop)) return NULL;
-        seen = atomic_load_explicit(&p->round, memory_order_acquire);
+        seen = atomic_load_explicit(&p->job, memory_order_acquire);
         work(p, worker);
-        if (atomic_fetch_sub_explicit(&p->working, 1, memory_order_acq_rel) == 1)
-            wake(&p->working, 1);
     }
 }
 
@@ -168,9 +184,11 @@ int pool_new(struct pool **pool, int threads, struct error *err)
     int total, cores = list_cpus(p->cpu, &total);
     if (threads <= 0) threads = cores;
     if (threads > POOL_THREADS_MAX) threads = POOL_THREADS_MAX;
-    /* more threads than CPUs: let the scheduler place them */
-    for (int i = 0; i < threads; i++)
-        if (threads > total) p->cpu[i] = -1;
+    /* Pinning keeps two workers off one core's twin threads. Where every CPU is a core of its own, or
+     * there are more threads than CPUs, the scheduler places them better. */
+    for (int i = 0; i < threads && i < total; i++)
+        if (threads > total || total == cores) p->cpu[i] = -1;
+    for (int i = total; i < threads; i++) p->cpu[i] = -1;
     p->threads = 1;
     for (int i = 1; i < threads; i++) {
         struct start *start = alloc_zero(1, sizeof *start);
@@ -189,8 +207,8 @@ void pool_free(struct pool *p)
 {
     if (!p) return;
     atomic_store(&p->stop, true);
-    atomic_fetch_add(&p->round, 1);
-    wake(&p->round, POOL_THREADS_MAX);
+    atomic_fetch_add(&p->job, 1);
+    wake(&p->job, POOL_THREADS_MAX);
     for (int i = 1; i < p->threads; i++) pthread_join(p->thread[i], NULL);
     free(p);
 }
@@ -210,12 +228,15 @@ void pool_run(struct pool *p, int64_t tasks, pool_task function, void *context)
     p->function = function;
     p->context = context;
     p->tasks = tasks;
-    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&p->working, (unsigned)p->threads - 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&p->round, 1, memory_order_release);
-    wake(&p->round, p->threads);
+    atomic_store_explicit(&p->unfinished, (unsigned)tasks, memory_order_relaxed);
+    unsigned job = atomic_load_explicit(&p->job, memory_order_relaxed) + 1;
+    atomic_store_explicit(&p->ticket, (unsigned long long)job << 32 | (unsigned)tasks,
+                          memory_order_release);
+    atomic_store(&p->job, job);
+    if (atomic_load(&p->sleeping)) wake(&p->job, p->threads);
     work(p, 0);
     unsigned left;
-    while ((left = atomic_load_explicit(&p->working, memory_order_acquire)))
-        wait_while(&p->working, left);
+    atomic_uint alone = 0; /* the last to finish always wakes */
+    while ((left = atomic_load_explicit(&p->unfinished, memory_order_acquire)))
+        wait_while(&p->unfinished, left, &alone);
 }
