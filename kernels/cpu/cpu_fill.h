@@ -15,12 +15,23 @@ struct matrix {
     enum dtype dtype;
 };
 
-/* n elements of the same type, forward */
+/* Rows are short and many: the tail is a vector that overlaps the one before, never a call. */
 ALWAYS_INLINE void copy_elements(char *to, const char *from, int64_t bytes)
 {
+    const int64_t step = VL * 4;
     int64_t i = 0;
-    for (; i + VL * 4 <= bytes; i += VL * 4) *(vf *)(to + i) = *(const vf *)(from + i);
-    if (i < bytes) memcpy(to + i, from + i, (size_t)(bytes - i));
+    for (; i + step <= bytes; i += step) *(vf *)(to + i) = *(const vf *)(from + i);
+    if (i == bytes) return;
+    if (bytes >= step) {
+        *(vf *)(to + bytes - step) = *(const vf *)(from + bytes - step);
+        return;
+    }
+#if VL == 16
+    __mmask64 mask = ((uint64_t)1 << bytes) - 1;
+    _mm512_mask_storeu_epi8(to, mask, _mm512_maskz_loadu_epi8(mask, from));
+#else
+    memcpy(to, from, (size_t)bytes);
+#endif
 }
 
 /* A = x: rows are rows. Panel dtype g->a_dtype equals or widens the matrix's. */
