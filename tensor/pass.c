@@ -134,6 +134,11 @@ struct tensor pass_input(struct pass *p, const float *host, int rank, const int6
 void pass_output(struct pass *p, float *host, struct tensor t)
 {
     if (!pass_ok(p)) return;
+    if (!t.data) {
+        pass_fail(p, ERR_INTERNAL, "output",
+                  "the tensor has no data, though nothing failed before");
+        return;
+    }
     struct error err;
     void *copy = alloc_try(tensor_bytes(t), 1);
     if (!copy) {
