@@ -18,8 +18,8 @@ extern "C" {
 
 enum { ATTENTION_FLASH_D = 160, ATTENTION_SIMPLE_D = 512 };
 
-int attention_flash_f16(const struct attention_args *a, void *stream);
-int attention_flash_bf16(const struct attention_args *a, void *stream);
+int attention_flash_f16(const struct attention_args *a, int aligned, void *stream);
+int attention_flash_bf16(const struct attention_args *a, int aligned, void *stream);
 int attention_simple(const struct attention_args *a, void *stream);
 
 /* p[i, j] = exp(scale (s[i, j] - max)), 16 bit, zero up to p_pitch; over[i] = 1 / sum; lse when not
@@ -37,8 +37,9 @@ int attention_softmax(const struct attention_softmax *a, void *stream);
 
 /* delta [n][heads][lq]: row sums of dy * y. lse of the forward is needed. */
 int attention_delta(const struct attention_grad_args *g, float *delta, void *stream);
-int attention_grad_flash_f16(const struct attention_grad_args *g, const float *delta, void *stream);
-int attention_grad_flash_bf16(const struct attention_grad_args *g, const float *delta,
+int attention_grad_flash_f16(const struct attention_grad_args *g, const float *delta, int aligned,
+                             void *stream);
+int attention_grad_flash_bf16(const struct attention_grad_args *g, const float *delta, int aligned,
                               void *stream);
 int attention_grad_simple(const struct attention_grad_args *g, const float *delta, void *stream);
 

@@ -2,7 +2,7 @@
 #include "kernels/cuda/attention_grad_kernel.h"
 
 extern "C" int attention_grad_flash_f16(const struct attention_grad_args *g, const float *delta,
-                                        void *stream)
+                                        int aligned, void *stream)
 {
-    return flash_grad_launch<f16>(g, delta, stream);
+    return flash_grad_launch<f16>(g, delta, aligned != 0, stream);
 }

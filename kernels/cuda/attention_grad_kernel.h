@@ -65,7 +65,7 @@ DEVICE void multiply_stepwise(float (*c)[4], shared_t own, shared_t rows)
     }
 }
 
-template <class T, int D, int PASSING, bool BY_KEYS>
+template <class T, int D, int PASSING, bool BY_KEYS, bool ALIGNED>
 KERNEL(grad_threads, 1)
 flash_grad_kernel(const flash_grad_params p)
 {
@@ -88,17 +88,17 @@ flash_grad_kernel(const flash_grad_params p)
     if (p.a.causal && !BY_KEYS && first + grad_own < to) to = first + grad_own;
 
     auto fetch_passing = [&](int start, int stage) {
-        tile_fetch<T, D, PASSING, grad_threads>(y1 + stage * passing_bytes, BY_KEYS ? q : k,
-                                                BY_KEYS ? p.a.ldq : p.a.ldk, start,
-                                                BY_KEYS ? lq : lk, d);
-        tile_fetch<T, D, PASSING, grad_threads>(y2 + stage * passing_bytes, BY_KEYS ? dy : v,
-                                                BY_KEYS ? p.a.ldy : p.a.ldv, start,
-                                                BY_KEYS ? lq : lk, d);
+        tile_fetch<T, D, PASSING, grad_threads, ALIGNED>(
+            y1 + stage * passing_bytes, BY_KEYS ? q : k, BY_KEYS ? p.a.ldq : p.a.ldk, start,
+            BY_KEYS ? lq : lk, d);
+        tile_fetch<T, D, PASSING, grad_threads, ALIGNED>(
+            y2 + stage * passing_bytes, BY_KEYS ? dy : v, BY_KEYS ? p.a.ldy : p.a.ldv, start,
+            BY_KEYS ? lq : lk, d);
     };
-    tile_fetch<T, D, grad_own, grad_threads>(x1, BY_KEYS ? k : q, BY_KEYS ? p.a.ldk : p.a.ldq,
-                                             first, BY_KEYS ? lk : lq, d);
-    tile_fetch<T, D, grad_own, grad_threads>(x2, BY_KEYS ? v : dy, BY_KEYS ? p.a.ldv : p.a.ldy,
-                                             first, BY_KEYS ? lk : lq, d);
+    tile_fetch<T, D, grad_own, grad_threads, ALIGNED>(
+        x1, BY_KEYS ? k : q, BY_KEYS ? p.a.ldk : p.a.ldq, first, BY_KEYS ? lk : lq, d);
+    tile_fetch<T, D, grad_own, grad_threads, ALIGNED>(
+        x2, BY_KEYS ? v : dy, BY_KEYS ? p.a.ldv : p.a.ldy, first, BY_KEYS ? lk : lq, d);
     if (from < to) fetch_passing(from, 0);
     copy_commit();
 
@@ -159,33 +159,38 @@ flash_grad_kernel(const flash_grad_params p)
     }
 }
 
-template <class T, int D, int PASSING>
+template <class T, int D, int PASSING, bool ALIGNED>
 int flash_grad_size(const char *name, const flash_grad_params &p, void *stream)
 {
     const size_t shared = grad_shared<D, PASSING>();
     const unsigned heads = (unsigned)p.a.heads, images = (unsigned)p.a.n;
     int rc = 0;
     if (p.dq)
-        rc = launch<flash_grad_kernel<T, D, PASSING, false>>(
+        rc = launch<flash_grad_kernel<T, D, PASSING, false, ALIGNED>>(
             name, dim3((unsigned)((p.a.lq + grad_own - 1) / grad_own), heads, images), grad_threads,
             shared, stream, p);
     if (!rc && (p.dk || p.dv))
-        rc = launch<flash_grad_kernel<T, D, PASSING, true>>(
+        rc = launch<flash_grad_kernel<T, D, PASSING, true, ALIGNED>>(
             name, dim3((unsigned)((p.a.lk + grad_own - 1) / grad_own), heads, images), grad_threads,
             shared, stream, p);
     return rc;
 }
 
 template <class T>
-int flash_grad_launch(const attention_grad_args *g, const float *delta, void *stream)
+int flash_grad_launch(const attention_grad_args *g, const float *delta, bool aligned, void *stream)
 {
     const flash_grad_params p = {g->forward, g->dy, g->dq, g->dk, g->dv, g->accumulate, delta};
     const int64_t d = p.a.d;
-    if (d <= 40) return flash_grad_size<T, 40, 32>("flash_grad_40", p, stream);
-    if (d <= 64) return flash_grad_size<T, 64, 32>("flash_grad_64", p, stream);
-    if (d <= 80) return flash_grad_size<T, 80, 32>("flash_grad_80", p, stream);
-    if (d <= 128) return flash_grad_size<T, 128, 16>("flash_grad_128", p, stream);
-    if (d <= 160) return flash_grad_size<T, 160, 16>("flash_grad_160", p, stream);
+    if (!aligned) {
+        if (d <= 40) return flash_grad_size<T, 40, 32, false>("flash_grad_any_40", p, stream);
+        if (d <= 80) return flash_grad_size<T, 80, 32, false>("flash_grad_any_80", p, stream);
+        return flash_grad_size<T, 160, 16, false>("flash_grad_any_160", p, stream);
+    }
+    if (d <= 40) return flash_grad_size<T, 40, 32, true>("flash_grad_40", p, stream);
+    if (d <= 64) return flash_grad_size<T, 64, 32, true>("flash_grad_64", p, stream);
+    if (d <= 80) return flash_grad_size<T, 80, 32, true>("flash_grad_80", p, stream);
+    if (d <= 128) return flash_grad_size<T, 128, 16, true>("flash_grad_128", p, stream);
+    if (d <= 160) return flash_grad_size<T, 160, 16, true>("flash_grad_160", p, stream);
     return 1;
 }
 

@@ -19,7 +19,7 @@ template <int D, int KEYS, bool ONCE> static constexpr int flash_shared()
     return (flash_queries + (ONCE ? 2 : 4) * KEYS) * tile<D>::pitch;
 }
 
-template <class T, int D, int KEYS, bool ONCE, int BLOCKS>
+template <class T, int D, int KEYS, bool ONCE, bool ALIGNED, int BLOCKS>
 KERNEL(flash_threads, BLOCKS)
 flash_kernel(const attention_args p)
 {
@@ -37,10 +37,10 @@ flash_kernel(const attention_args p)
     if (p.causal && first + flash_queries < keys) keys = first + flash_queries;
     const int rounds = ONCE ? 1 : (keys + KEYS - 1) / KEYS;
 
-    tile_fetch<T, D, flash_queries, flash_threads>(shared_q, q, p.ldq, first, lq, d);
-    tile_fetch<T, D, KEYS, flash_threads>(shared_k, k, p.ldk, 0, lk, d);
+    tile_fetch<T, D, flash_queries, flash_threads, ALIGNED>(shared_q, q, p.ldq, first, lq, d);
+    tile_fetch<T, D, KEYS, flash_threads, ALIGNED>(shared_k, k, p.ldk, 0, lk, d);
     copy_commit();
-    tile_fetch<T, D, KEYS, flash_threads>(shared_v, v, p.ldv, 0, lk, d);
+    tile_fetch<T, D, KEYS, flash_threads, ALIGNED>(shared_v, v, p.ldv, 0, lk, d);
     copy_commit();
 
     fragment<D> fq;
@@ -55,8 +55,8 @@ flash_kernel(const attention_args p)
         block_sync(); /* K has arrived; the K tile before it has been read */
         if (round == 0) fq.load(shared_q + 16 * warp * tile<D>::pitch);
         if (!ONCE && round + 1 < rounds)
-            tile_fetch<T, D, KEYS, flash_threads>(shared_k + (stage ^ 1) * tile_bytes, k, p.ldk,
-                                                  (round + 1) * KEYS, lk, d);
+            tile_fetch<T, D, KEYS, flash_threads, ALIGNED>(shared_k + (stage ^ 1) * tile_bytes, k,
+                                                           p.ldk, (round + 1) * KEYS, lk, d);
         copy_commit();
         float s[tiles][4];
         UNROLL
@@ -101,8 +101,8 @@ flash_kernel(const attention_args p)
         copy_wait<1>();
         block_sync(); /* V has arrived; the V tile before it has been read */
         if (!ONCE && round + 1 < rounds)
-            tile_fetch<T, D, KEYS, flash_threads>(shared_v + (stage ^ 1) * tile_bytes, v, p.ldv,
-                                                  (round + 1) * KEYS, lk, d);
+            tile_fetch<T, D, KEYS, flash_threads, ALIGNED>(shared_v + (stage ^ 1) * tile_bytes, v,
+                                                           p.ldv, (round + 1) * KEYS, lk, d);
         copy_commit();
         multiply_columns<T, D, KEYS>(y, s, shared_v + stage * tile_bytes);
     }
@@ -120,27 +120,34 @@ flash_kernel(const attention_args p)
                      lq, d, y, factor, false);
 }
 
-template <class T, int D, int KEYS, bool ONCE, int BLOCKS>
+template <class T, int D, int KEYS, bool ONCE, bool ALIGNED, int BLOCKS>
 int flash_launch_one(const char *name, const attention_args *p, void *stream)
 {
     dim3 grid((unsigned)((p->lq + flash_queries - 1) / flash_queries), (unsigned)p->heads,
               (unsigned)p->n);
-    return launch<flash_kernel<T, D, KEYS, ONCE, BLOCKS>>(
+    return launch<flash_kernel<T, D, KEYS, ONCE, ALIGNED, BLOCKS>>(
         name, grid, flash_threads, flash_shared<D, KEYS, ONCE>(), stream, *p);
 }
 
-template <class T> int flash_launch(const attention_args *p, void *stream)
+template <class T> int flash_launch(const attention_args *p, bool aligned, void *stream)
 {
-    /* head size, keys a tile, blocks a multiprocessor: of the looping form and of the 80-key form
-     */
+    /* odd head sizes and rows go through the nearest of three */
+    if (!aligned) {
+        if (p->d <= 40)
+            return flash_launch_one<T, 40, 64, false, false, 2>("flash_any_40", p, stream);
+        if (p->d <= 80)
+            return flash_launch_one<T, 80, 64, false, false, 2>("flash_any_80", p, stream);
+        return flash_launch_one<T, 160, 32, false, false, 1>("flash_any_160", p, stream);
+    }
+    /* head size, keys a tile, blocks a multiprocessor: of the looping form and of the 80-key form */
 #define FLASH_TABLE(X)                                                                             \
     X(40, 64, 3, 3) X(64, 64, 3, 2) X(80, 64, 2, 2) X(128, 32, 2, 2) X(160, 32, 2, 2)
 #define X(size, keys, blocks, blocks_once)                                                         \
     if (p->d <= size) {                                                                            \
         if (p->lk > 64 && p->lk <= 80)                                                             \
-            return flash_launch_one<T, size, 80, true, blocks_once>("flash_" #size "_once", p,     \
-                                                                    stream);                       \
-        return flash_launch_one<T, size, keys, false, blocks>("flash_" #size, p, stream);          \
+            return flash_launch_one<T, size, 80, true, true, blocks_once>("flash_" #size "_once",  \
+                                                                          p, stream);              \
+        return flash_launch_one<T, size, keys, false, true, blocks>("flash_" #size, p, stream);    \
     }
     FLASH_TABLE(X)
 #undef X

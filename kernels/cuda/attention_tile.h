@@ -17,8 +17,9 @@ template <int D> struct tile {
     static_assert(D % 8 == 0, "whole chunks");
 };
 
-/* Asks for rows first..first + ROWS - 1 of a head: zero beyond `rows` and beyond column d. */
-template <class T, int D, int ROWS, int THREADS>
+/* Asks for rows first..first + ROWS - 1 of a head: zero beyond `rows` and beyond column d. ALIGNED: rows
+ * begin at 16 bytes and d is a multiple of 8; else they are copied element by element, at once. */
+template <class T, int D, int ROWS, int THREADS, bool ALIGNED>
 DEVICE void tile_fetch(shared_t to, const T *head, int64_t pitch, int first, int rows, int d)
 {
     constexpr int count = ROWS * tile<D>::chunks;
@@ -28,8 +29,19 @@ DEVICE void tile_fetch(shared_t to, const T *head, int64_t pitch, int first, int
         if (count % THREADS != 0 && index >= count) break;
         int row = index / tile<D>::chunks, chunk = index % tile<D>::chunks;
         bool live = first + row < rows && 8 * chunk < d;
-        copy_async(to + row * tile<D>::pitch + 16 * chunk,
-                   live ? head + (first + row) * pitch + 8 * chunk : head, live);
+        const T *from = live ? head + (first + row) * pitch + 8 * chunk : head;
+        const shared_t cell = to + row * tile<D>::pitch + 16 * chunk;
+        if constexpr (ALIGNED) {
+            copy_async(cell, from, live);
+        } else {
+            word16 v = {{0, 0, 0, 0}};
+            UNROLL
+            for (int e = 0; e < 8; e++) {
+                uint32_t bits = live && 8 * chunk + e < d ? global_load<T>(from + e).bits : 0;
+                v.word[e / 2] |= bits << (16 * (e % 2));
+            }
+            shared_store(cell, v);
+        }
     }
 }
 

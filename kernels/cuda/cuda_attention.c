@@ -2,17 +2,27 @@
 
 #include "kernels/cuda/cuda.h"
 
+enum way { WAY_SIMPLE, WAY_SLABS, WAY_FLASH, WAY_FLASH_UNALIGNED };
+
 static bool aligned(const void *p, int64_t pitch)
 {
     return (uintptr_t)p % 16 == 0 && pitch % 8 == 0;
 }
 
-static bool on_tensor_cores(struct device *d, const struct attention_args *a)
+static bool even(const void *p, int64_t pitch)
 {
-    if (a->dtype == DTYPE_F32) return false;
-    if (a->dtype == DTYPE_BF16 && cuda_state(d)->runtime.capability < 80) return false;
-    return a->d % 8 == 0 && aligned(a->q, a->ldq) && aligned(a->k, a->ldk) &&
-           aligned(a->v, a->ldv) && (uintptr_t)a->y % 4 == 0 && a->ldy % 2 == 0;
+    return (uintptr_t)p % 4 == 0 && pitch % 2 == 0;
+}
+
+static enum way way_of(struct device *d, const struct attention_args *a)
+{
+    if (a->dtype == DTYPE_F32) return WAY_SIMPLE;
+    if (a->dtype == DTYPE_BF16 && cuda_state(d)->runtime.capability < 80) return WAY_SIMPLE;
+    if (a->d % 2 != 0 || !even(a->y, a->ldy)) return WAY_SIMPLE;
+    bool whole =
+        a->d % 8 == 0 && aligned(a->q, a->ldq) && aligned(a->k, a->ldk) && aligned(a->v, a->ldv);
+    if (a->d <= ATTENTION_FLASH_D) return whole ? WAY_FLASH : WAY_FLASH_UNALIGNED;
+    return whole ? WAY_SLABS : WAY_SIMPLE;
 }
 
 static int check(const struct attention_args *a, const char *what, struct error *err)
@@ -117,10 +127,12 @@ int cuda_attention(struct device *d, const struct attention_args *a, struct erro
     void *stream = cuda_state(d)->runtime.stream;
     int rc = check(a, "attention", err);
     if (rc || !a->lq || !a->n) return rc;
-    if (!on_tensor_cores(d, a)) return runtime_check(attention_simple(a, stream), "attention", err);
-    if (a->d <= ATTENTION_FLASH_D)
-        return runtime_check(a->dtype == DTYPE_F16 ? attention_flash_f16(a, stream)
-                                                   : attention_flash_bf16(a, stream),
+    enum way way = way_of(d, a);
+    if (way == WAY_SIMPLE) return runtime_check(attention_simple(a, stream), "attention", err);
+    if (way != WAY_SLABS)
+        return runtime_check(a->dtype == DTYPE_F16
+                                 ? attention_flash_f16(a, way == WAY_FLASH, stream)
+                                 : attention_flash_bf16(a, way == WAY_FLASH, stream),
                              "attention", err);
     for (int64_t image = 0; image < a->n && !rc; image++)
         for (int64_t head = 0; head < a->heads && !rc; head++)
@@ -141,9 +153,12 @@ int cuda_attention_grad(struct device *d, const struct attention_grad_args *g, s
     rc = cuda_scratch(d, &delta, (size_t)(a->n * a->heads * a->lq) * sizeof(float), err);
     if (!rc) rc = runtime_check(attention_delta(g, delta, stream), "attention_grad", err);
     if (rc) return rc;
-    bool flash = on_tensor_cores(d, a) && a->d <= ATTENTION_FLASH_D && aligned(g->dy, a->ldy);
+    enum way way = way_of(d, a);
+    bool flash = (way == WAY_FLASH || way == WAY_FLASH_UNALIGNED) && even(g->dq, a->ldq) &&
+                 even(g->dk, a->ldk) && even(g->dv, a->ldv);
+    bool whole = way == WAY_FLASH && aligned(g->dy, a->ldy);
     int code = !flash                  ? attention_grad_simple(g, delta, stream)
-               : a->dtype == DTYPE_F16 ? attention_grad_flash_f16(g, delta, stream)
-                                       : attention_grad_flash_bf16(g, delta, stream);
+               : a->dtype == DTYPE_F16 ? attention_grad_flash_f16(g, delta, whole, stream)
+                                       : attention_grad_flash_bf16(g, delta, whole, stream);
     return runtime_check(code, "attention_grad", err);
 }

@@ -134,6 +134,29 @@ static void other_layouts(void **state)
         (struct attention_case){.n = 1, .heads = 1, .lq = 6, .lk = 5, .d = 200, .backward = true});
 }
 
+/* even head sizes whose rows do not begin at 16 bytes */
+static void unaligned(void **state)
+{
+    static const int64_t sizes[] = {4, 10, 42, 100};
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        run(DTYPE_F16, (struct attention_case){.n = 2,
+                                               .heads = 3,
+                                               .lq = 35,
+                                               .lk = 70,
+                                               .d = sizes[i],
+                                               .pad = 2,
+                                               .backward = true,
+                                               .accumulate = i % 2 == 0});
+        run(DTYPE_BF16, (struct attention_case){.n = 1,
+                                                .heads = 2,
+                                                .lq = 70,
+                                                .lk = 70,
+                                                .d = sizes[i],
+                                                .causal = true,
+                                                .backward = true});
+    }
+}
+
 static void no_bank_conflicts(void **state)
 {
     static const int64_t sizes[] = {40, 64, 80, 128, 160};
@@ -149,11 +172,9 @@ static void no_bank_conflicts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(head_sizes),
-        cmocka_unit_test(key_counts),
-        cmocka_unit_test(causal),
-        cmocka_unit_test(other_layouts),
-        cmocka_unit_test(no_bank_conflicts),
+        cmocka_unit_test(head_sizes), cmocka_unit_test(key_counts),
+        cmocka_unit_test(causal),     cmocka_unit_test(other_layouts),
+        cmocka_unit_test(unaligned),  cmocka_unit_test(no_bank_conflicts),
     };
     return cuda_parity_main("cuda_attention", tests, COUNT_OF(tests), &p);
 }
