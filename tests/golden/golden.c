@@ -100,6 +100,32 @@ static void read_loras(const struct golden *g, struct image_request *r, const js
     }
 }
 
+static void read_embeddings(const struct golden *g, struct image_request *r, const json_t *c)
+{
+    size_t i;
+    const json_t *item;
+    json_array_foreach(json_object_get(c, "embeddings"), i, item)
+    {
+        struct request_embedding *e = &r->embeddings[r->embedding_count++];
+        e->name = alloc_string(json_string_value(json_array_get(item, 1)));
+        e->path =
+            alloc_printf("%s/embedding/%s", g->data, json_string_value(json_array_get(item, 0)));
+        e->strength = 1;
+    }
+}
+
+static void read_control(const struct golden *g, struct image_request *r, const json_t *c)
+{
+    const json_t *control = json_object_get(c, "control");
+    if (!control) return;
+    r->control_type = alloc_string("canny");
+    r->control_path =
+        alloc_printf("%s/control/%s", g->data, json_string_value(json_array_get(control, 0)));
+    r->control_strength = json_number_value(json_array_get(control, 1));
+    r->image_is_control = true;
+    read_blob(g, &r->control_image, "assets/init.png");
+}
+
 void golden_request(const struct golden *g, struct image_request *r, const json_t *c)
 {
     image_request_init(r);
@@ -131,4 +157,6 @@ void golden_request(const struct golden *g, struct image_request *r, const json_
     read_blob(g, &r->source, golden_string(c, "init", NULL));
     read_blob(g, &r->mask, golden_string(c, "mask", NULL));
     read_loras(g, r, c);
+    read_embeddings(g, r, c);
+    read_control(g, r, c);
 }

@@ -15,7 +15,7 @@ import sys
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -44,6 +44,7 @@ class Reference:
         if self.xl:
             self.text.append(self.load(CLIPTextModelWithProjection, "text_encoder_2", "model"))
         self.scale = self.vae.config.scaling_factor
+        self.words = {}  # textual inversion: name -> ids past the vocabulary, the same in every encoder
         scheduler = json.load(open(folder + "/scheduler/scheduler_config.json"))
         self.v = scheduler["prediction_type"] == "v_prediction"
 
@@ -74,11 +75,28 @@ class Reference:
                 out.append((part, 1.0))
         return out
 
+    def add_word(self, name, vectors):
+        """Rows behind the vocabulary, so that a word can mean vectors."""
+        for encoder, rows in zip(self.text, vectors):
+            e = encoder.text_model.embeddings if hasattr(encoder, "text_model") else encoder.embeddings
+            old = e.token_embedding.weight.detach()
+            self.words[name] = list(range(len(old), len(old) + len(rows)))
+            e.token_embedding = torch.nn.Embedding.from_pretrained(torch.cat([old, rows]))
+
+    def ids(self, text):
+        out = []
+        for part in re.split(r"(embedding:\w+)", text):
+            if part.startswith("embedding:"):
+                out += self.words[part[len("embedding:"):]]
+            elif part.strip():
+                out += self.tokenizer(part, add_special_tokens=False).input_ids
+        return out
+
     def chunks(self, prompt, pad):
         start, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         ids, weights = [], []
         for text, w in self.spans(prompt):
-            t = self.tokenizer(text, add_special_tokens=False).input_ids
+            t = self.ids(text)
             ids += t
             weights += [w] * len(t)
         out = []
@@ -560,6 +578,80 @@ def write_loras(data, ref_sd1, ref_xl):
     return made
 
 
+def write_embeddings(data, ref_sd1, ref_xl):
+    os.makedirs(data + "/embedding", exist_ok=True)
+    g = torch.Generator().manual_seed(123)
+    one = torch.randn(2, 16, generator=g)
+    save_file({"emb_params": one}, data + "/embedding/word.safetensors")
+    torch.save({"string_to_param": {"*": one}, "name": "word"}, data + "/embedding/word.pt")
+    ref_sd1.add_word("word", [one])
+    both = [torch.randn(3, 16, generator=g), torch.randn(3, 24, generator=g)]
+    save_file({"clip_l": both[0], "clip_g": both[1]}, data + "/embedding/wordxl.safetensors")
+    ref_xl.add_word("wordxl", both)
+
+
+def ldm_control(state):
+    """ControlNet keys of diffusers under the original code's names."""
+    shared = {k: v for k, v in state.items() if not k.startswith("controlnet_")}
+    out = {k.replace("model.diffusion_model.", "control_model."): v
+           for k, v in tiny_models.ldm_unet(shared, 4).items()}
+    for key, value in state.items():
+        p = key.split(".")
+        if p[0] == "controlnet_cond_embedding":
+            index = {"conv_in": 0, "conv_out": 14}.get(p[1])
+            index = 2 * (int(p[2]) + 1) if index is None else index
+            out["control_model.input_hint_block.%d.%s" % (index, p[-1])] = value
+        elif p[0] == "controlnet_down_blocks":
+            out["control_model.zero_convs.%s.0.%s" % (p[1], p[2])] = value
+        elif p[0] == "controlnet_mid_block":
+            out["control_model.middle_block_out.0." + p[1]] = value
+    return out
+
+
+def write_controls(data, refs):
+    """ControlNets with random weights: a folder, a single file, a difference file."""
+    made = {}
+    for kind in ("sd1", "sd2", "sdxl"):
+        net = ControlNetModel.from_unet(refs[kind].unet, conditioning_channels=3,
+                                        conditioning_embedding_out_channels=(4, 4, 8, 8))
+        own = {k: p for k, p in net.named_parameters()}
+        g = torch.Generator().manual_seed(17)
+        for k, p in own.items():
+            n = torch.randn(p.shape, generator=g)
+            if k.startswith("controlnet_"):
+                p.copy_((n / p[0].numel() ** 0.5 if p.ndim > 1 else 0.1 * n).half().float())
+                if "cond_embedding" not in k:
+                    p.mul_(0.5)
+            else:
+                p.add_(0.02 * n).copy_(p.half().float())
+        tiny_models.save_component(net.half().float(), "%s/control/%s" % (data, kind), "diffusion_pytorch_model")
+        made[kind] = net.eval()
+    state = {k: v.half() for k, v in made["sd1"].state_dict().items()}
+    ldm = ldm_control(state)
+    save_file({k: v.contiguous() for k, v in ldm.items()}, data + "/control/sd1-ldm.safetensors")
+    base = {k.replace("model.diffusion_model.", "control_model."): v for k, v in
+            tiny_models.ldm_unet(refs["sd1"].unet.state_dict(), 4).items()}
+    diff = {k: (v.float() - base[k] if k in base else v.float()) for k, v in ldm.items()}
+    diff["difference"] = torch.tensor([])
+    save_file({k: v.contiguous() for k, v in diff.items()}, data + "/control/sd1-diff.safetensors")
+    return made
+
+
+def more_cases():
+    base = {"prompt": "a photo of the red house near a river", "negative": "blurry, low quality",
+            "width": 64, "height": 64, "steps": 8, "cfg": 5.0, "sampler": "k_euler", "seed": 1001}
+    for model in ("sd1", "sd2", "sdxl"):
+        yield dict(base, id="control-" + model, model=model, control=[model, 1.0])
+    yield dict(base, id="control-single-file", model="sd1", control=["sd1-ldm.safetensors", 0.6])
+    yield dict(base, id="control-difference", model="sd1", control=["sd1-diff.safetensors", 0.8])
+    yield dict(base, id="embedding", model="sd1", prompt="a photo of embedding:word near a river",
+               embeddings=[["word.safetensors", "word"]])
+    yield dict(base, id="embedding-pt", model="sd1", prompt="a photo of (embedding:word:1.3) near a river",
+               embeddings=[["word.pt", "word"]])
+    yield dict(base, id="embedding-sdxl", model="sdxl", prompt="a photo of embedding:wordxl near a river",
+               negative="embedding:wordxl", embeddings=[["wordxl.safetensors", "wordxl"]])
+
+
 class Merged:
     """Weights with the adapters' differences, for the length of a `with`."""
 
@@ -630,10 +722,17 @@ def main():
             s = stages(ref, {"prompt": "a (photo:1.4) of the red house near a river"})
             tensors.update({"%s.%s" % (kind, k): v for k, v in s.items()})
         loras = write_loras(data, refs["sd1"], refs["sdxl"])
-        for case in list(all_cases()) + list(lora_cases()):
+        controls = write_controls(data, refs)
+        write_embeddings(data, refs["sd1"], refs["sdxl"])
+        for case in list(all_cases()) + list(lora_cases()) + list(more_cases()):
             ref = refs[case["model"]]
+            control = None
+            if "control" in case:
+                hint = torch.tensor(np.asarray(Image.open(data + "/assets/init.png"))).float() / 255
+                control = {"net": controls[case["model"]], "hint": hint.permute(2, 0, 1)[None],
+                           "strength": case["control"][1]}
             with Merged(ref, [(loras[n][1], {"unet": a, "te": b}) for n, a, b in case.get("loras", [])]):
-                images, latent, tokens, positive, negative = run_case(ref, case, data)
+                images, latent, tokens, positive, negative = run_case(ref, case, data, control)
             case["random"] = case["sampler"] in RANDOM
             case["images"] = []
             for i, image in enumerate(images):

@@ -162,6 +162,7 @@ static void tokens_are_exact(void **state)
     const json_t *c;
     json_array_foreach(golden.cases, i, c)
     {
+        if (json_object_get(c, "embeddings")) continue; /* words that mean vectors have no ids */
         struct model *m = golden_model(&golden, c);
         const json_t *tokens = json_object_get(c, "tokens");
         static const char *const sides[] = {"positive", "negative"};
