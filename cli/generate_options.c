@@ -47,7 +47,8 @@ const char generate_usage[] =
     "      --variation-seed N, --variation-strength X\n"
     "      --guidance-rescale X 0 to 1 (0)\n"
     "      --eta X              noise of the ancestral samplers\n"
-    "      --rng cpu|cuda       whose noise: torch's on the CPU (default) or on a GPU\n"
+    "      --rng cpu|cuda|horde whose noise: torch's on the CPU (default), on a GPU, or as a Horde\n"
+    "                           worker with a GPU draws it\n"
     "      --vae PATH           another VAE\n"
     "      --precision P        auto, fp32, bf16, fp16 (auto)\n"
     "      --device NAME        cpu, cpu:THREADS, cuda:N (cpu)\n"
@@ -150,6 +151,7 @@ void generate_options_init(struct generate_options *o)
 {
     *o = (struct generate_options){.precision = "auto"};
     image_request_init(&o->request);
+    o->request.expert_prompt = true;
 }
 
 void generate_options_release(struct generate_options *o)
@@ -295,9 +297,14 @@ static int take_option(struct generate_options *o, int id, const char *arg, stru
     case OPT_RESCALE: return take_number(&r->guidance_rescale, "guidance-rescale", arg, err);
     case OPT_ETA: return take_number(&r->eta, "eta", arg, err);
     case OPT_RNG:
-        if (!str_equal(arg, "cpu") && !str_equal(arg, "cuda"))
-            return error_set(err, ERR_INVALID, "--rng %s: cpu or cuda is expected", arg);
-        r->noise = str_equal(arg, "cuda") ? NOISE_CUDA : NOISE_CPU;
+        if (str_equal(arg, "cpu"))
+            r->noise = NOISE_CPU;
+        else if (str_equal(arg, "cuda"))
+            r->noise = NOISE_CUDA;
+        else if (str_equal(arg, "horde"))
+            r->noise = NOISE_HORDE;
+        else
+            return error_set(err, ERR_INVALID, "--rng %s: cpu, cuda or horde is expected", arg);
         return 0;
     case OPT_VAE: o->vae = arg; return 0;
     case OPT_PRECISION: o->precision = arg; return 0;

@@ -9,10 +9,8 @@
 #include "base/alloc.h"
 #include "base/now.h"
 #include "base/str.h"
-#include "diffusion/lora/lora.h"
 #include "diffusion/pipeline_run.h"
 #include "diffusion/sample/schedule.h"
-#include "diffusion/text/prompt.h"
 
 /* Pictures past so many latents (1024 x 1024 pixels) go through the VAE in tiles. */
 #define VAE_TILE 128
@@ -39,90 +37,15 @@ void run_progress(struct run *run, enum pipeline_phase phase, int step, int step
     run->hooks->progress(run->hooks->context, &p);
 }
 
-static bool canceled(void *context)
+bool run_canceled(void *context)
 {
     const struct run *run = context;
     return run->hooks && run->hooks->canceled && run->hooks->canceled(run->hooks->context);
 }
 
-static int stopped(struct error *err)
+int run_stopped(struct error *err)
 {
     return error_set(err, ERR_CANCELED, "stopped on request");
-}
-
-/* ---- text ---- */
-
-static void open_embeddings(struct run *run)
-{
-    for (int i = 0; i < run->r->embedding_count; i++) {
-        const struct request_embedding *want = &run->r->embeddings[i];
-        struct embedding *e = &run->embeddings[run->embedding_count];
-        struct error err = {0};
-        struct weight_store *s = NULL;
-        const char *name = want->name ? want->name : want->path;
-        int rc = weight_store_open(&s, want->path, &err);
-        if (!rc) {
-            size_t n = weight_store_count(s);
-            struct safetensors_entry *entries = alloc_zero(n + 1, sizeof *entries);
-            for (size_t k = 0; k < n; k++) entries[k] = *weight_store_at(s, k);
-            rc = embedding_from_entries(e, name, entries, n, &err);
-            free(entries);
-        }
-        weight_store_close(s);
-        if (rc) {
-            run_note(run, "ti:parse_failed:%s\t%s", name, err.text);
-            continue;
-        }
-        e->strength = want->strength;
-        run->embedding_count++;
-    }
-}
-
-static int encode_side(struct run *run, struct conditioning *c, const char *prompt,
-                       struct error *err)
-{
-    struct text_request t = {.prompt = prompt,
-                             .rules = PROMPT_HORDE,
-                             .clip_skip = run->r->clip_skip,
-                             .embeddings = run->embeddings,
-                             .embedding_count = run->embedding_count};
-    int rc = conditioning_encode(c, &run->m->text, &t, &run->m->memory, run->m->dtype, err);
-    if (!rc && c->unknown_embeddings)
-        run_note(run, "ti:download_failed:%s\tno embedding of this name was given", c->unknown);
-    return rc;
-}
-
-static void note_lora(void *context, const char *name, const char *code, const char *sentence)
-{
-    run_note(context, "lora:%s:%s\t%s", code, name, sentence);
-}
-
-static int use_loras(struct run *run, struct error *err)
-{
-    struct model *m = run->m;
-    if (!m->loras) {
-        m->loras = alloc_zero(1, sizeof *m->loras);
-        lora_set_init(m->loras, m);
-    }
-    return lora_set_use(m->loras, run->r->loras, run->r->lora_count, note_lora, run, err);
-}
-
-static int encode_text(struct run *run, struct error *err)
-{
-    double from = now_seconds();
-    run_progress(run, PHASE_TEXT, 0, 0);
-    prompt_split(run->r->prompt, &run->prompt, &run->negative_prompt);
-    if (!*run->negative_prompt) {
-        free(run->negative_prompt);
-        run->negative_prompt = alloc_string(run->r->negative);
-    }
-    open_embeddings(run);
-    int rc = encode_side(run, &run->positive, run->prompt, err);
-    if (!rc && run->guided) rc = encode_side(run, &run->negative, run->negative_prompt, err);
-    if (!rc && run->guided) rc = conditioning_match(&run->positive, &run->negative, err);
-    run->result->text_seconds = now_seconds() - from;
-    if (rc) return error_wrap(err, rc, "encoding the prompt");
-    return canceled(run) ? stopped(err) : 0;
 }
 
 /* ---- sampling ---- */
@@ -133,7 +56,7 @@ static int step_done(void *context, int step, int steps, const float *denoised, 
     int done = run->steps_done + step + 1;
     run->pass_steps = steps;
     run_progress(run, PHASE_SAMPLE, done, run->steps_all > done ? run->steps_all : done);
-    return canceled(run) ? stopped(err) : 0;
+    return run_canceled(run) ? run_stopped(err) : 0;
 }
 
 static void start_guidance(const struct run *run, const struct sampling_pass *pass,
@@ -149,7 +72,7 @@ static void start_guidance(const struct run *run, const struct sampling_pass *pa
                            .w = pass->width / factor,
                            .sizes = {pass->height, pass->width, 0, 0, pass->height, pass->width},
                            .extra = pass->extra,
-                           .canceled = canceled,
+                           .canceled = run_canceled,
                            .canceled_context = (void *)run};
 }
 
@@ -399,7 +322,7 @@ static int decode(struct run *run, const float *latents, struct error *err)
         rc = decode_one(run, latents + (size_t)i * each, rgb, err);
         if (!rc) rc = to_pixels(&run->result->images[i], rgb, width, height, err);
         if (!rc) run->result->count++;
-        if (!rc && canceled(run)) rc = stopped(err);
+        if (!rc && run_canceled(run)) rc = run_stopped(err);
     }
     m->vae.circular = false;
     free(rgb);
@@ -419,11 +342,7 @@ static int return_map(struct run *run)
 
 static void release(struct run *run)
 {
-    conditioning_release(&run->positive);
-    conditioning_release(&run->negative);
-    for (int i = 0; i < run->embedding_count; i++) embedding_release(&run->embeddings[i]);
-    free(run->prompt);
-    free(run->negative_prompt);
+    run_release_text(run);
     pixels_release(&run->control_map);
     run->m->unet.circular = false;
 }
@@ -447,8 +366,9 @@ int pipeline_run(struct model *model, const struct image_request *request,
     if (!rc && request->control_type && request->return_control_map) {
         rc = return_map(&run);
     } else {
-        if (!rc) rc = use_loras(&run, err);
-        if (!rc) rc = encode_text(&run, err);
+        if (!rc) rc = run_prepare_prompt(&run, err);
+        if (!rc) rc = run_use_loras(&run, err);
+        if (!rc) rc = run_encode_text(&run, err);
         if (!rc) rc = sample(&run, &latents, err);
         if (!rc) rc = decode(&run, latents, err);
     }

@@ -19,7 +19,10 @@ struct run {
     struct pipeline_result *result;
     double start;
 
-    char *prompt, *negative_prompt;
+    char *prompt, *negative_prompt;               /* choices made, split at ### */
+    struct request_lora loras[REQUEST_LORAS_MAX]; /* the request's and those of its prompt's tags */
+    char *found[REQUEST_LORAS_MAX];               /* paths of the tags' files */
+    int lora_count;
     struct conditioning positive, negative;
     bool guided; /* a negative side is computed */
     struct embedding embeddings[REQUEST_EMBEDDINGS_MAX];
@@ -44,6 +47,15 @@ struct sampling_pass {
 
 void run_note(struct run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void run_progress(struct run *run, enum pipeline_phase phase, int step, int steps);
+
+bool run_canceled(void *run); /* for pass.canceled too */
+int run_stopped(struct error *err);
+
+/* pipeline_text.c: choices {a|b}, ###, <lora:...> tags; then adapters; then the conditioning. */
+int run_prepare_prompt(struct run *run, struct error *err);
+int run_use_loras(struct run *run, struct error *err);
+int run_encode_text(struct run *run, struct error *err);
+void run_release_text(struct run *run);
 
 /* latents: [images,c,h,w], made here; the caller frees. */
 int sampling_pass_run(struct run *run, const struct sampling_pass *pass, float **latents,

@@ -22,7 +22,7 @@ static const char *const sampler_names[] = {SAMPLER_TABLE(X) NULL};
 static const char *const form_names[] = {ALCHEMY_TABLE(X) NULL};
 #undef X
 static const char *const source_names[] = {"none", "img2img", "inpainting", "outpainting", NULL};
-static const char *const noise_names[] = {"cpu", "cuda", NULL};
+static const char *const noise_names[] = {"cpu", "cuda", "horde", NULL};
 
 const char *engine_kind_name(enum engine_kind k)
 {
@@ -100,6 +100,7 @@ static const struct field request_fields[] = {
     F_ENUM(image_request, schedule, schedule_names),
     F_U64(image_request, seed),
     F_INT(image_request, count, 0, 1000),
+    F_BOOL(image_request, expert_prompt),
     F_INT(image_request, clip_skip, 0, 1000),
     F_ENUM(image_request, noise, noise_names),
     F_NUMBER(image_request, eta),

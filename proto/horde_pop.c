@@ -421,6 +421,7 @@ int horde_pop_parse(struct horde_job *job, const char *body, size_t length, stru
     struct horde_job read = {.facefixer_strength = 1.0};
     arena_init(&read.memory, READER_MEMORY_MAX);
     image_request_init(&read.request);
+    read.request.noise = NOISE_HORDE;
     int rc = reader_open(&r, "the pop reply", body, length, err);
     if (!rc && !json_is_object(r.root)) reader_fail(&r, ERR_FORMAT, "not an object");
     if (!r.rc) read_ids(&r, r.root, &read);

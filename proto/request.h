@@ -58,7 +58,10 @@ struct image_request {
     enum sampler sampler;
     enum schedule schedule; /* karras: SCHEDULE_KARRAS */
     uint64_t seed;
-    int count;     /* images of one latent batch from one seed */
+    int count; /* images of one latent batch from one seed */
+    /* Prompts as expert interfaces write them: [x], BREAK, <lora:NAME:0.8>, embeddings by bare name.
+     * False: the Horde's rules and no others (a stranger's prompt must not name local files). */
+    bool expert_prompt;
     int clip_skip; /* 0: the family's own; 1 last layer, 2 penultimate (Horde meaning) */
     enum noise_device noise;
     double eta;              /* NAN: the sampler's own */
