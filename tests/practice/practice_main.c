@@ -245,7 +245,8 @@ static int open_and_close(struct practice *p, struct error *err)
 static void run(struct practice *p)
 {
     int64_t quiet_since = -1;
-    while (!told_to_stop && practice_ms(p) < (int64_t)(p->options.seconds * 1000)) {
+    double until = now_seconds() + p->options.seconds; /* a turned clock does not end it */
+    while (!told_to_stop && now_seconds() < until) {
         tick(p);
         struct error err = {0};
         if (open_and_close(p, &err)) {
