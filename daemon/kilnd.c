@@ -60,7 +60,12 @@ static void on_signal(uv_signal_t *signal, int number)
 {
     struct worker *w = signal->data;
     struct error err = {0};
-    if (number == SIGHUP)
+#ifdef KILN_FAULT_POINTS
+    if (number == SIGUSR1)
+        now_turn_ms(60000); /* a test's minute */
+    else
+#endif
+        if (number == SIGHUP)
         worker_reload(w, &err);
     else
         worker_leave(w);
@@ -90,7 +95,11 @@ static int serve(const char *config_path)
         uv_loop_close(&loop);
         return config_exit_code(rc);
     }
+#ifdef KILN_FAULT_POINTS
+    static const int numbers[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
+#else
     static const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
+#endif
     uv_signal_t signals[COUNT_OF(numbers)];
     for (unsigned i = 0; i < COUNT_OF(numbers); i++) {
         uv_signal_init(&loop, &signals[i]);
@@ -117,6 +126,7 @@ static int check(const char *config_path)
     struct config c;
     struct error err = {0};
     int rc = config_load(&c, config_path, true, &err);
+    if (!rc) rc = worker_check_config(&c, &err);
     if (rc) {
         fprintf(stderr, "kilnd: %s\n", err.text);
         return config_exit_code(rc);

@@ -104,7 +104,6 @@ static int64_t next_ms(const struct popper *p)
     if (p->stopped) return p->stopped_until_ms;
     if (pop_blocked(p, &r, text, sizeof text)) return -1;
     if (open_before_checked(w) >= worker_capacity(w)) return -1;
-    if (w->outage_until_ms > now_ms()) return w->outage_until_ms;
     return p->last_ms < 0 ? 0
                           : p->last_ms + (p->idle_ms > LEAST_GAP_MS ? p->idle_ms : LEAST_GAP_MS);
 }
@@ -409,15 +408,11 @@ static void on_reply(void *data, const struct http_reply *reply)
     struct worker *w = p->w;
     p->call = NULL;
     p->stopped = false;
+    worker_heard(w, reply->status);
     if (reply->status == 200)
         good_answer(p, reply);
     else
         bad_answer(p, reply);
-    if (reply->status && reply->status < 500 && w->outage_until_ms) {
-        w->outage_until_ms = 0;
-        backoff_reset(&w->horde);
-        submit_wake(w);
-    }
     pop_look(p);
 }
 

@@ -15,9 +15,6 @@
 #include "proto/capability.h"
 #include "proto/horde_error.h"
 
-#define OUTAGE_YOUNG_MS (5 * 60 * 1000)
-#define OUTAGE_WAIT_MS 55000
-
 static void hand_in(struct job_image *image);
 
 /* ---- the end ---- */
@@ -67,7 +64,7 @@ static void on_again(void *data)
 {
     struct job_image *image = data;
     struct worker *w = image->job->w;
-    int64_t wait = w->outage_until_ms - now_ms();
+    int64_t wait = outage_ask_ms(&w->outage);
     if (wait > 0)
         alarm_set(w->alarms, &image->alarm, wait, on_again, image);
     else
@@ -84,26 +81,6 @@ void submit_wake(struct worker *w)
         }
 }
 
-static void answered(struct worker *w)
-{
-    bool was_out = w->outage_until_ms != 0;
-    backoff_reset(&w->horde);
-    w->outage_until_ms = 0;
-    if (was_out) {
-        log_info("horde.back", "text=\"the Horde answers again\"");
-        submit_wake(w);
-    }
-}
-
-/* One outage is one outage: after five minutes a single try a minute stands for all (G10). */
-static void silent(struct worker *w)
-{
-    backoff_next_ms(&w->horde, 0);
-    if (now_ms() - w->horde.failing_since < OUTAGE_YOUNG_MS) return;
-    if (!w->outage_until_ms) log_warn("horde.outage", "text=\"no answer for five minutes\"");
-    w->outage_until_ms = now_ms() + OUTAGE_WAIT_MS + (int64_t)backoff_random(5000);
-}
-
 static void again(struct job_image *image, int64_t at_least_ms, const char *why, int status)
 {
     struct job *job = image->job;
@@ -113,7 +90,6 @@ static void again(struct job_image *image, int64_t at_least_ms, const char *why,
         return;
     }
     int64_t wait = backoff_next_ms(&image->backoff, at_least_ms);
-    if (w->outage_until_ms - now_ms() > wait) wait = w->outage_until_ms - now_ms();
     log_warn("submit.retry", "job=%s status=%d wait_ms=%lld text=\"%s\"", image->id, status,
              (long long)wait, why);
     alarm_set(w->alarms, &image->alarm, wait, on_again, image);
@@ -180,10 +156,7 @@ static void on_answer(void *data, const struct http_reply *reply)
     struct job_image *image = data;
     struct worker *w = image->job->w;
     image->call = NULL;
-    if (reply->status == 0 || reply->status >= 500)
-        silent(w);
-    else
-        answered(w);
+    worker_heard(w, reply->status);
     if (reply->status == 200)
         accepted(image, reply);
     else if (reply->status == 0)

@@ -110,6 +110,14 @@ static void make_engines(struct worker *w)
     free(program);
 }
 
+int worker_check_config(const struct config *c, struct error *err)
+{
+    struct capability_set built = capability_built();
+    int rc = capability_check_agent(&built, c->bridge_agent, err);
+    /* exit 78, not 77: it is the configuration that is wrong */
+    return rc ? error_wrap(err, ERR_INVALID, "bridge_agent") : 0;
+}
+
 int worker_new(struct worker **worker, uv_loop_t *loop, const char *config_path, struct error *err)
 {
     struct worker *w = alloc_zero(1, sizeof *w);
@@ -117,9 +125,10 @@ int worker_new(struct worker **worker, uv_loop_t *loop, const char *config_path,
     w->config_path = alloc_string(config_path);
     w->started_ms = now_ms();
     w->started_wall_ms = now_wall_ms();
-    w->horde = (struct backoff)BACKOFF_INIT(500, 30000);
     int rc = config_load(&w->config, config_path, true, err);
+    if (!rc) rc = worker_check_config(&w->config, err);
     if (rc) {
+        config_release(&w->config);
         free(w->config_path);
         free(w);
         return rc;
@@ -191,6 +200,19 @@ void worker_look(struct worker *w)
     worker_maybe_end(w);
 }
 
+void worker_heard(struct worker *w, int status)
+{
+    if (status == 0 || status >= 500) {
+        if (outage_silent(&w->outage))
+            log_warn("horde.silent",
+                     "status=%d text=\"three tries without an answer; one at a time now\"", status);
+    } else if (outage_answered(&w->outage)) {
+        log_info("horde.back", "text=\"the Horde answers again\"");
+        submit_wake(w);
+        worker_look(w);
+    }
+}
+
 /* ---- starting ---- */
 
 int worker_start(struct worker *w, struct error *err)
@@ -239,6 +261,7 @@ int worker_reload(struct worker *w, struct error *err)
     struct config fresh;
     notify_send("RELOADING=1");
     int rc = config_load(&fresh, w->config_path, true, err);
+    if (!rc && (rc = worker_check_config(&fresh, err))) config_release(&fresh);
     if (!rc && *fresh.state_dir && !str_equal(fresh.state_dir, w->config.state_dir)) {
         config_release(&fresh);
         rc = error_set(err, ERR_INVALID, "state_dir cannot change while kilnd runs");

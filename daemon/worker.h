@@ -19,6 +19,7 @@
 #include "daemon/engine_process.h"
 #include "daemon/gate.h"
 #include "daemon/http.h"
+#include "daemon/outage.h"
 #include "proto/capability.h"
 #include "proto/horde_pop.h"
 
@@ -92,8 +93,7 @@ struct worker {
     struct budget budget;
     struct job *jobs; /* newest first */
     struct alarm dispatching, account, stats, drain, watchdog, backup, probe;
-    struct backoff horde; /* one for all submits: an outage is one outage */
-    int64_t outage_until_ms;
+    struct outage outage;
     enum worker_phase phase;
     bool drain_over, recovering;
     int exit_code;
@@ -119,6 +119,10 @@ int worker_new(struct worker **w, uv_loop_t *loop, const char *config_path, stru
 int worker_start(struct worker *w, struct error *err);
 void worker_free(struct worker *w); /* after the loop ended */
 
+/* What config_load cannot know: a bridge_agent that promises more than Kiln can do. */
+int worker_check_config(const struct config *c, struct error *err);
+/* The Horde answered (anything below 500) or did not; wakes who waits when an outage is over. */
+void worker_heard(struct worker *w, int status);
 /* SIGTERM: the first drains, the second faults what is left at once. */
 void worker_leave(struct worker *w);
 /* All or nothing; the old configuration stays when the new one does not do. */

@@ -123,6 +123,32 @@ def sigterm_ends_it_in_time_from_every_state(programs):
             settle_after(p, name)
 
 
+def an_hours_outage_loses_nothing(programs):
+    """A minute of kilnd's clock is a SIGUSR1 of this build; the Horde's own stands still, so all is payable."""
+    with Place(programs, fake="slow:300", max_batch=1) as p:
+        p.horde.fire(4)
+        p.kilnd.start()
+        wait_for(lambda: p.kilnd.log().count("job.computed") >= 1, 10, "an image is there")
+        for on in ("pop", "submit", "upload"):
+            p.horde.fault(on, "status", status=503, count=0)
+        time.sleep(1.5)
+        calls = len(p.horde.calls("pop")) + len(p.horde.calls("submit"))
+        for _ in range(60):
+            p.kilnd.process.send_signal(signal.SIGUSR1)
+            time.sleep(0.06)
+        more = len(p.horde.calls("pop")) + len(p.horde.calls("submit")) - calls
+        check(more <= 70, f"{more} requests in an hour of outage")
+        check(p.kilnd.process.poll() is None, "it lives")
+        p.horde.clear()
+        p.kilnd.process.send_signal(signal.SIGUSR1)
+        p.all_over(20)
+        check(p.kilnd.term() == 0, "ends with 0")
+        p.agree()
+        check(set(p.kilnd.states().values()) <= {"SETTLED", "FAULTED"}, f"{p.kilnd.states()}")
+        check("SETTLED" in p.kilnd.states().values(), "the image that was ready is paid")
+        return f"{more} requests"
+
+
 def a_second_signal_gives_back_at_once(programs):
     with Place(programs, fake="quiet", max_batch=1, drain_seconds=60) as p:
         p.horde.fire(2)

@@ -24,6 +24,8 @@ def exit_codes_name_the_trouble(programs):
         good = dict(p.kilnd.keys)
         p.kilnd.keys["max_pwer"] = 8
         ends(78, "did you mean max_power?")
+        p.kilnd.keys = {**good, "bridge_agent": "AI Horde Worker reGen:18.0.0:https://example.org"}
+        ends(78, "bridge_agent")
         p.kilnd.keys = {**good, "api_key": "0000000000"}
         ends(77, "anonymous key")
         p.kilnd.keys = good

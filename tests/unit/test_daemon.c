@@ -19,6 +19,7 @@
 #include "daemon/budget.h"
 #include "daemon/fault_point.h"
 #include "daemon/gate.h"
+#include "daemon/outage.h"
 
 static void waits_double_with_jitter_up_to_the_most(void **state)
 {
@@ -129,6 +130,29 @@ static void gates_open_and_shut(void **state)
     assert_false(gate_is_open(&g)); /* until resume */
     gate_resume(&g);
     assert_true(gate_is_open(&g));
+}
+
+/* an hour of silence: one try at a time, at most 70 of them (G10) */
+static void an_outage_is_one_outage(void **state)
+{
+    struct outage o = {0};
+    int tries = 0;
+    int64_t end = now_ms() + 3600000;
+    while (now_ms() < end) {
+        int64_t wait = outage_ask_ms(&o);
+        if (wait) {
+            assert_true(wait <= 60000);
+            now_turn_ms(wait);
+            continue;
+        }
+        if (outage_is_on(&o)) assert_int_equal(outage_ask_ms(&o), 1000); /* one is out already */
+        tries++;
+        assert_int_equal(outage_silent(&o), tries == 3);
+    }
+    assert_in_range(tries, 55, 70);
+    assert_true(outage_answered(&o));
+    assert_int_equal(outage_ask_ms(&o), 0);
+    assert_false(outage_answered(&o));
 }
 
 static void count_ring(void *data)
@@ -326,6 +350,7 @@ int main(void)
         cmocka_unit_test(speed_stays_below_suspicion),
         cmocka_unit_test(kudos_per_hour_counts_the_last_hour),
         cmocka_unit_test(gates_open_and_shut),
+        cmocka_unit_test(an_outage_is_one_outage),
         cmocka_unit_test(alarms_ring_in_order_and_follow_the_clock),
         cmocka_unit_test(inside_addresses_are_known),
         cmocka_unit_test(urls_of_strangers_are_judged),

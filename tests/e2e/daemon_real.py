@@ -1,0 +1,59 @@
+"""The whole house: practice horde, kilnd, the real kiln-engine and a tiny Stable Diffusion with random
+weights. 50 jobs of mixed sizes, samplers, seeds and kinds; books and Horde agree to the thousandth.
+
+usage: daemon_real.py KILND ENGINE HORDE MODEL-FOLDER...     the first that exists; exit 77 when none does"""
+import os
+import sys
+import time
+
+from bench import Place, check, run, wait_for
+
+JOBS = int(os.environ.get("KILN_E2E_JOBS", "50"))
+
+
+def fifty_jobs_through_the_real_engine(programs):
+    with Place(programs, "--jobs", str(JOBS), "--kinds", "txt2img,batch,img2img,inpainting,hires,clipskip", "--sizes",
+               "64x64,128x64,64x128,128x128", "--steps", "2-4", "--seed", "11",
+               custom_models=[{"name": "stable_diffusion", "baseline": "stable_diffusion_1",
+                               "filepath": programs["model"]}], devices=["cpu"]) as p:
+        began = time.monotonic()
+        p.kilnd.start()
+        p.kilnd.ready()
+        model, = p.kilnd.ask(request="models")["models"]
+        check(model["state"] == "ready", f"the model is {model['state']}: {model['path']}")
+        p.all_over(240)
+        took = time.monotonic() - began
+        check(p.kilnd.term() == 0, "ends with 0")
+        books, states = p.agree(), list(p.kilnd.states().values())
+        check(set(states) == {"SETTLED"}, f"{states.count('SETTLED')} of {len(states)} settled",
+              *{f for (f,) in p.kilnd.rows("SELECT DISTINCT fault FROM job") if f})
+        images = list(p.horde.store.glob("*.webp"))
+        check(len(images) >= len(books), f"{len(images)} images of {len(books)} in the store")
+        for image in images:
+            head = image.read_bytes()[:12]
+            check(head[:4] == b"RIFF" and head[8:] == b"WEBP", f"{image.name} is no WebP")
+        return f"{len(books)} images in {took:.1f} s"
+
+
+def a_killed_engine_costs_no_job(programs):
+    with Place(programs, "--jobs", "4", "--kinds", "txt2img", "--sizes", "128x128", "--steps", "6-6",
+               custom_models=[{"name": "stable_diffusion", "baseline": "stable_diffusion_1",
+                               "filepath": programs["model"]}], devices=["cpu"], max_batch=1) as p:
+        p.kilnd.start()
+        p.kilnd.ready()
+        wait_for(lambda: p.kilnd.ask(request="status")["engines"][0]["job"], 20, "the engine works")
+        os.kill(p.kilnd.ask(request="status")["engines"][0]["pid"], 9)
+        p.all_over(60)
+        check(p.kilnd.term() == 0, "ends with 0")
+        p.agree()
+        check(set(p.kilnd.states().values()) == {"SETTLED"}, f"{p.kilnd.states()}")
+
+
+if __name__ == "__main__":
+    kilnd, engine, horde, *models = map(os.path.abspath, sys.argv[1:])
+    model = next((m for m in models if os.path.exists(m + "/model_index.json")), None)
+    if not model:
+        print("no small checkpoint is here:", *models)
+        sys.exit(77)
+    sys.exit(run([fifty_jobs_through_the_real_engine, a_killed_engine_costs_no_job],
+                 {"kilnd": kilnd, "engine": engine, "horde": horde, "model": model}))
