@@ -14,6 +14,7 @@
 #include "diffusion/file_kind.h"
 #include "diffusion/lora/lora.h"
 #include "diffusion/model_json.h"
+#include "diffusion/vae/taesd.h"
 
 /* ---- finding things ---- */
 
@@ -255,7 +256,9 @@ static int open_external_vae(struct model *m, const char *path, struct error *er
     char *config = kind == FILE_FOLDER ? alloc_printf("%s/config.json", path) : NULL;
     struct weight_store *s;
     rc = model_add_store(m, &s, file, err);
-    if (!rc) {
+    if (!rc && taesd_known(s)) {
+        rc = taesd_open(&m->taesd, m->device, s, err);
+    } else if (!rc) {
         const char *prefix = model_find_prefix(s, vae_prefixes, "decoder.conv_in.weight");
         rc = open_vae(m, s, prefix ? prefix : "", config, err);
     }
@@ -281,7 +284,8 @@ static int open_file(struct model *m, const char *path, const char *vae_path, st
     if (rc) return rc;
     rc = model_open_text(m, NULL, err);
     if (rc) return rc;
-    if (vae_path) return open_external_vae(m, vae_path, err);
+    if (vae_path && (rc = open_external_vae(m, vae_path, err))) return rc;
+    if (vae_path && !m->taesd) return 0;
     prefix = model_find_prefix(s, vae_prefixes, "decoder.conv_in.weight");
     if (!prefix)
         return error_set(err, ERR_NOT_FOUND, "%s carries no VAE; name one beside the model", path);
@@ -309,7 +313,8 @@ static int open_folder(struct model *m, const char *folder, const char *vae_path
     if (rc) return rc;
     rc = model_open_text(m, folder, err);
     if (rc) return rc;
-    if (vae_path) return open_external_vae(m, vae_path, err);
+    if (vae_path && (rc = open_external_vae(m, vae_path, err))) return rc;
+    if (vae_path && !m->taesd) return 0;
     rc = open_component(m, &s, folder, "vae", "diffusion_pytorch_model", err);
     if (rc) return rc;
     char *config = alloc_printf("%s/vae/config.json", folder);
@@ -376,6 +381,7 @@ void model_close(struct model *m)
     pass_memory_release(&m->memory);
     pass_memory_release(&m->context);
     unet_release(&m->unet, m->device);
+    taesd_close(m->taesd);
     vae_release(&m->vae, m->device);
     model_close_text(m);
     for (int i = 0; i < m->store_count; i++) weight_store_close(m->stores[i]);

@@ -38,6 +38,7 @@ struct model {
 
     struct vae vae;
     const struct weight_store *vae_store;
+    struct taesd *taesd; /* decodes instead of the VAE when it was named as such; or NULL */
 
     struct lora_set *loras; /* adapters applied now (lora/lora.h); NULL: never any */
 

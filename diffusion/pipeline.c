@@ -11,6 +11,7 @@
 #include "base/str.h"
 #include "diffusion/pipeline_run.h"
 #include "diffusion/sample/schedule.h"
+#include "diffusion/vae/taesd.h"
 
 /* Pictures past so many latents (1024 x 1024 pixels) go through the VAE in tiles. */
 #define VAE_TILE 128
@@ -288,6 +289,8 @@ static int decode_one(struct run *run, const float *latent, float *rgb, struct e
     /* a picture that closes on itself cannot be cut */
     int tile = run->r->tiling ? 0 : VAE_TILE;
     enum dtype tries[2] = {m->vae_dtype, DTYPE_F32};
+    if (m->taesd)
+        return taesd_decode_picture(m->taesd, &m->memory, m->vae_dtype, latent, h, w, rgb, err);
     for (int i = 0; i < 2; i++) {
         if (i && tries[1] == tries[0]) break;
         int rc = vae_decode_picture(&m->vae, &m->memory, tries[i], tile, latent, 1, h, w, rgb,
