@@ -18,7 +18,7 @@ static const struct {
     [SAMPLER_K_DPMPP_2M] = {sample_dpmpp_2m, false},
     [SAMPLER_K_DPMPP_SDE] = {sample_dpmpp_sde, true},
     [SAMPLER_DPMSOLVER] = {sample_euler, false}, /* what the Horde's worker runs under this name */
-    [SAMPLER_DDIM] = {sample_euler, false},      /* DDIM with eta 0 is Euler in sigma */
+    [SAMPLER_DDIM] = {sample_ddim, false},
     [SAMPLER_LCM] = {sample_lcm, true},
     [SAMPLER_UNI_PC] = {sample_uni_pc, false},
     [SAMPLER_UNI_PC_BH2] = {sample_uni_pc_bh2, false},
@@ -59,7 +59,8 @@ int sampler_run(enum sampler sampler, struct sampler_run *run, struct error *err
     KILN_ASSERT(sampler >= 0 && sampler < SAMPLER_COUNT, "sampler %d", (int)sampler);
     int rc = check_sigmas(run, err);
     if (rc) return rc;
-    KILN_ASSERT(run->noise || !samplers[sampler].random, "%s without noise", sampler_name(sampler));
+    bool random = samplers[sampler].random || run->eta > 0;
+    KILN_ASSERT(run->noise || !random, "%s without noise", sampler_name(sampler));
     struct sampling s = {
         .run = run,
         .x = run->x,

@@ -56,10 +56,10 @@ void euler_step(float *y, size_t count, const float *x, const float *D, double s
 /* d = (x - D) / sigma; d may be x or D */
 void derivative(float *d, size_t count, const float *x, const float *D, double sigma);
 
-sampler_function sample_euler, sample_euler_ancestral, sample_heun, sample_lms, sample_dpm_2,
-    sample_dpm_2_ancestral, sample_dpm_fast, sample_dpm_adaptive, sample_dpmpp_2s_ancestral,
-    sample_dpmpp_2m, sample_dpmpp_sde, sample_lcm, sample_uni_pc, sample_uni_pc_bh2,
-    sample_dpmpp_2m_sde, sample_dpmpp_3m_sde, sample_ddpm, sample_deis, sample_ipndm,
-    sample_res_multistep, sample_heunpp2, sample_er_sde;
+sampler_function sample_ddim, sample_euler, sample_euler_ancestral, sample_heun, sample_lms,
+    sample_dpm_2, sample_dpm_2_ancestral, sample_dpm_fast, sample_dpm_adaptive,
+    sample_dpmpp_2s_ancestral, sample_dpmpp_2m, sample_dpmpp_sde, sample_lcm, sample_uni_pc,
+    sample_uni_pc_bh2, sample_dpmpp_2m_sde, sample_dpmpp_3m_sde, sample_ddpm, sample_deis,
+    sample_ipndm, sample_res_multistep, sample_heunpp2, sample_er_sde;
 
 #endif

@@ -256,6 +256,10 @@ int schedule_for_run(struct sigmas *s, enum schedule schedule, enum sampler samp
         memmove(all.value, all.value + all.count - steps - 1, ((size_t)steps + 1) * sizeof(double));
         all.count = steps + 1;
     }
+    int kept = 1;
+    for (int i = 1; i < all.count; i++)
+        if (all.value[i] < all.value[kept - 1]) all.value[kept++] = all.value[i];
+    all.count = kept;
     *s = all;
     return 0;
 }

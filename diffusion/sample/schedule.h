@@ -14,7 +14,7 @@
 #include "diffusion/sample/noise_levels.h"
 #include "proto/terms.h"
 
-#define SCHEDULE_STEPS_MAX 50000 /* 500 steps at denoise 0.01 */
+#define SCHEDULE_STEPS_MAX 50001 /* 500 steps at denoise 0.01, and the one that dpm_2 loses */
 
 /* Sigmas of a run, descending, the last 0. */
 struct sigmas {
@@ -28,7 +28,8 @@ int schedule_make(struct sigmas *s, enum schedule schedule, const struct noise_l
                   enum family family, int steps, struct error *err);
 
 /* What a run uses: denoise < 1 keeps the last steps + 1 values of trunc(steps / denoise) steps; the
- * samplers that need it (dpm_2, dpm_2_a, uni_pc, uni_pc_bh2) lose the second last. */
+ * samplers that need it (dpm_2, dpm_2_a, uni_pc, uni_pc_bh2) lose the second last. A level that comes
+ * twice (`simple` of more than 1000 steps) is visited once. */
 int schedule_for_run(struct sigmas *s, enum schedule schedule, enum sampler sampler,
                      const struct noise_levels *levels, enum family family, int steps,
                      double denoise, struct error *err);

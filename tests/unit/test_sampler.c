@@ -163,6 +163,19 @@ static void a_run_cuts_its_schedule(void **state)
     sigmas_release(&s);
     sigmas_release(&whole);
 
+    /* the most that a request can ask for, of every schedule: still strictly down to 0 */
+    for (int name = 0; name < SCHEDULE_COUNT; name++)
+        for (int lose = 0; lose < 2; lose++) {
+            enum sampler sampler = lose ? SAMPLER_K_DPM_2 : SAMPLER_K_EULER;
+            assert_int_equal(
+                schedule_for_run(&s, (enum schedule)name, sampler, &l, FAMILY_SD1, 500, 0.01, &err),
+                0);
+            assert_in_range(s.count, 2, 501);
+            for (int i = 1; i < s.count; i++) assert_true(s.value[i] < s.value[i - 1]);
+            assert_true(s.value[s.count - 1] == 0);
+            sigmas_release(&s);
+        }
+
     assert_int_equal(
         schedule_for_run(&s, SCHEDULE_NORMAL, SAMPLER_K_EULER, &l, FAMILY_SD1, 0, 1, &err),
         ERR_INVALID);
@@ -203,6 +216,8 @@ static int toy_step(void *context, int step, int steps, const float *D, struct e
     return 0;
 }
 
+static double toy_eta = NAN;
+
 static int run_toy(struct toy *t, float *x, enum sampler sampler, const double *sigmas, int count,
                    struct error *err)
 {
@@ -217,7 +232,7 @@ static int run_toy(struct toy *t, float *x, enum sampler sampler, const double *
         .sigmas = sigmas,
         .sigma_count = count,
         .noise = &noise,
-        .eta = NAN,
+        .eta = toy_eta,
         .hook_context = t,
         .step_done = toy_step,
     };
@@ -353,6 +368,29 @@ static void samplers_stop_where_they_are_told(void **state)
     }
 }
 
+static void eta_scales_the_noise(void **state)
+{
+    static const double sigmas[] = {10, 5, 2, 1, 0.5, 0.1, 0};
+    float plain[N], ancestral[N], x[N];
+    struct toy toy = {0};
+    assert_int_equal(run_toy(&toy, plain, SAMPLER_K_EULER, sigmas, COUNT_OF(sigmas), NULL), 0);
+    assert_int_equal(run_toy(&toy, ancestral, SAMPLER_K_EULER_A, sigmas, COUNT_OF(sigmas), NULL),
+                     0);
+    toy_eta = 0;
+    assert_int_equal(run_toy(&toy, x, SAMPLER_K_EULER_A, sigmas, COUNT_OF(sigmas), NULL), 0);
+    for (int i = 0; i < N; i++) assert_close(x[i], plain[i], 1e-6);
+    assert_int_equal(run_toy(&toy, x, SAMPLER_DPMPP_2M_SDE, sigmas, COUNT_OF(sigmas), NULL), 0);
+    float ode[N];
+    assert_int_equal(run_toy(&toy, ode, SAMPLER_K_DPMPP_2M, sigmas, COUNT_OF(sigmas), NULL), 0);
+    for (int i = 0; i < N; i++) assert_close(x[i], ode[i], 1e-6);
+    toy_eta = 1; /* DDIM with eta 1 is the ancestral sampler */
+    assert_int_equal(run_toy(&toy, x, SAMPLER_DDIM, sigmas, COUNT_OF(sigmas), NULL), 0);
+    for (int i = 0; i < N; i++) assert_close(x[i], ancestral[i], 1e-6);
+    toy_eta = NAN;
+    assert_int_equal(run_toy(&toy, x, SAMPLER_DDIM, sigmas, COUNT_OF(sigmas), NULL), 0);
+    for (int i = 0; i < N; i++) assert_close(x[i], plain[i], 0);
+}
+
 static void broken_sigmas_are_refused(void **state)
 {
     static const double cases[][3] = {{1, 2, 0},   {1, 1, 0},  {1, 0, 0},
@@ -379,6 +417,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(samplers_are_the_references),
         cmocka_unit_test(solvers_converge_to_the_exact_path),
         cmocka_unit_test(samplers_stop_where_they_are_told),
+        cmocka_unit_test(eta_scales_the_noise),
         cmocka_unit_test(broken_sigmas_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
