@@ -20,6 +20,9 @@ const char *const capability_control_names[] = {"canny",    "hed", "depth",    "
                                                 "openpose", "seg", "scribble", "fakescribbles",
                                                 "hough",    NULL};
 
+/* those whose map is made without a network: diffusion/control/map.c */
+static const char *const built_detectors[] = {"canny", "scribble", "fakescribbles", "hough", NULL};
+
 const char *capability_name(enum capability c)
 {
     return table[c].name;
@@ -53,9 +56,21 @@ struct capability_set capability_built(void)
     if (!capability_has(&s, CAPABILITY_SIGMA_GENERATORS))
         s.schedules &= ~(UINT64_C(1) << SCHEDULE_ALIGN_YOUR_STEPS | UINT64_C(1) << SCHEDULE_GITS);
     s.families = (1u << FAMILY_COUNT) - 1;
-    while (capability_control_names[__builtin_popcount(s.controls)])
-        s.controls = s.controls << 1 | 1;
+    for (int i = 0; capability_control_names[i]; i++) {
+        s.controls |= 1u << i;
+        for (int k = 0; built_detectors[k]; k++)
+            if (str_equal(built_detectors[k], capability_control_names[i])) s.detectors |= 1u << i;
+    }
     return s;
+}
+
+bool capability_claims(const struct capability_set *s, enum capability c)
+{
+    bool all = true;
+    for (int i = 0; capability_control_names[i]; i++)
+        all = all && (s->detectors >> i & 1) && (s->controls >> i & 1);
+    if ((c == CAPABILITY_CONTROLNET || c == CAPABILITY_RETURN_CONTROL_MAP) && !all) return false;
+    return capability_has(s, c);
 }
 
 void capability_add(struct capability_set *s, enum capability c)
@@ -78,6 +93,7 @@ struct capability_set capability_intersect(const struct capability_set *a,
         .schedules = a->schedules & b->schedules,
         .families = a->families & b->families,
         .controls = a->controls & b->controls,
+        .detectors = a->detectors & b->detectors,
     };
 }
 
@@ -177,8 +193,13 @@ static int refuse_control(const struct capability_set *s, const struct horde_job
     if (str_equal(type, "mlsd")) type = "hough"; /* two spellings of one detector */
     for (int i = 0; capability_control_names[i]; i++)
         if (str_equal(type, capability_control_names[i])) {
-            if (s->controls >> i & 1) return 0;
-            return error_set(err, ERR_UNSUPPORTED, "this worker has no ControlNet for %s", shown);
+            bool map = job->request.return_control_map; /* the map alone needs no ControlNet */
+            if (!job->request.image_is_control && !(s->detectors >> i & 1))
+                return error_set(err, ERR_UNSUPPORTED, "this worker cannot make a %s map", shown);
+            if (!map && !(s->controls >> i & 1))
+                return error_set(err, ERR_UNSUPPORTED, "this worker has no ControlNet for %s",
+                                 shown);
+            return 0;
         }
     return error_set(err, ERR_UNSUPPORTED, "control type \"%s\" is not known", shown);
 }
@@ -234,7 +255,7 @@ static int list_capabilities(const struct capability_set *s, bool has, struct bu
 {
     int rc = 0;
     for (int i = 0; i < CAPABILITY_COUNT && !rc; i++)
-        if (capability_has(s, (enum capability)i) == has)
+        if (capability_claims(s, (enum capability)i) == has)
             rc = buf_printf(page, err, "- `%s`\n", table[i].name);
     return rc;
 }
@@ -365,7 +386,7 @@ static void note_missing(char *list, size_t room, const char *name)
 static bool covers_feature(const struct capability_set *s, const char *name)
 {
     enum capability c;
-    return capability_find(name, &c) && capability_has(s, c);
+    return capability_find(name, &c) && capability_claims(s, c);
 }
 
 static bool covers_sampler(const struct capability_set *s, const char *name)
@@ -435,7 +456,8 @@ static void add_samplers(struct capability_set *s, const char *name, int version
 
 struct capability_set capability_agent_set(const char *bridge_agent)
 {
-    struct capability_set s = {.families = (1u << FAMILY_COUNT) - 1, .controls = 0x1ff};
+    struct capability_set s = {
+        .families = (1u << FAMILY_COUNT) - 1, .controls = 0x1ff, .detectors = 0x1ff};
     char name[128] = "";
     int version = 0;
     bool readable = split_agent(bridge_agent, name, &version);

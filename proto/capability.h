@@ -46,7 +46,7 @@
     X(CONTROL_STRENGTH, "control_strength", 1)                                                     \
     X(EXTENDED_CONTROLNET, "extended_controlnet", 0)                                               \
     X(SCHEDULER, "scheduler", 1)                                                                   \
-    X(SIGMA_GENERATORS, "sigma_generators", 0)                                                     \
+    X(SIGMA_GENERATORS, "sigma_generators", 1)                                                     \
     X(SOLVER_OPTIONS, "solver_options", 0)                                                         \
     X(SOLVER_KNOB_SAMPLERS, "solver_knob_samplers", 0)                                             \
     X(FLOW_SHIFT, "flow_shift", 0)                                                                 \
@@ -88,7 +88,8 @@ struct capability_set {
     uint64_t karras_samplers; /* and under the karras schedule */
     uint64_t schedules;       /* bit = enum schedule */
     uint32_t families;        /* bit = enum family */
-    uint32_t controls;        /* bit = index into capability_control_names */
+    uint32_t controls;        /* bit = index into capability_control_names: the network is there */
+    uint32_t detectors;       /* the same bits: we can make the map from a picture */
 };
 
 const char *capability_name(enum capability c);
@@ -99,6 +100,8 @@ bool capability_find_post(const char *name, enum capability *c);
 extern const char *const capability_control_names[];
 
 struct capability_set capability_built(void); /* everything whose code exists */
+/* What may be promised to others: controlnet and return_control_map stand for all nine control types. */
+bool capability_claims(const struct capability_set *s, enum capability c);
 static inline bool capability_has(const struct capability_set *s, enum capability c)
 {
     return s->features >> c & 1;

@@ -14,6 +14,9 @@
 
 #include "base/alloc.h"
 #include "base/str.h"
+#include "diffusion/control/map.h"
+#include "diffusion/sample/noise_levels.h"
+#include "diffusion/sample/schedule.h"
 #include "proto/capability.h"
 
 /* A job that needs exactly this capability, as payload members; and the pop flag it shows in. */
@@ -93,6 +96,7 @@ static struct capability_set everything(void)
     struct capability_set s = capability_built();
     s.features = (UINT64_C(1) << CAPABILITY_COUNT) - 1;
     s.schedules = (UINT64_C(1) << SCHEDULE_COUNT) - 1;
+    s.detectors = s.controls;
     return s;
 }
 
@@ -174,6 +178,13 @@ static void samplers_controls_and_families(void **state)
         assert_int_equal(capability_refuse(&s, &job, FAMILY_SD1, &err), 0);
         assert_int_equal(capability_refuse(&less, &job, FAMILY_SD1, &err), ERR_UNSUPPORTED);
         assert_int_equal(capability_refuse(&s, &job, FAMILY_SDXL, &err), ERR_UNSUPPORTED);
+        less = s;
+        less.detectors &= ~(1u << i); /* a finished map is still welcome */
+        assert_int_equal(capability_refuse(&less, &job, FAMILY_SD1, &err), ERR_UNSUPPORTED);
+        assert_false(capability_claims(&less, CAPABILITY_CONTROLNET));
+        job.request.image_is_control = true;
+        assert_int_equal(capability_refuse(&less, &job, FAMILY_SD1, &err), 0);
+        assert_true(capability_claims(&s, CAPABILITY_CONTROLNET));
         horde_job_release(&job);
         free(payload);
     }
@@ -262,6 +273,25 @@ static void names_are_read_as_the_server_reads_them(void **state)
     }
 }
 
+/* The table says "built" of what the code really has. */
+static void the_table_is_true(void **state)
+{
+    struct capability_set s = capability_built();
+    for (int i = 0; capability_control_names[i]; i++)
+        if (control_map_known(capability_control_names[i]) != (s.detectors >> i & 1))
+            fail_msg("%s: the table and diffusion/control disagree", capability_control_names[i]);
+    for (int i = 0; i < SCHEDULE_COUNT; i++) {
+        struct sigmas sigmas = {0};
+        struct noise_levels levels;
+        struct error err = {0};
+        noise_levels_init(&levels, false);
+        int rc = schedule_make(&sigmas, (enum schedule)i, &levels, FAMILY_SD1, 20, &err);
+        if (!rc) sigmas_release(&sigmas);
+        if ((rc == 0) != (s.schedules >> i & 1))
+            fail_msg("%s: %s", schedule_name((enum schedule)i), err.text);
+    }
+}
+
 static void the_page_in_docs_is_the_tables(void **state)
 {
     struct capability_set s = capability_built();
@@ -285,6 +315,7 @@ int main(void)
         cmocka_unit_test(samplers_controls_and_families),
         cmocka_unit_test(foreign_names_need_everything_they_promise),
         cmocka_unit_test(names_are_read_as_the_server_reads_them),
+        cmocka_unit_test(the_table_is_true),
         cmocka_unit_test(the_page_in_docs_is_the_tables),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
