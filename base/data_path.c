@@ -54,3 +54,12 @@ char *data_path_program(const char *name)
     free(folder);
     return found;
 }
+
+char *data_path_cache(void)
+{
+    const char *systemd = getenv("CACHE_DIRECTORY"), *xdg = getenv("XDG_CACHE_HOME");
+    const char *home = getenv("HOME");
+    if (systemd && *systemd) return alloc_string_n(systemd, strcspn(systemd, ":"));
+    if (xdg && *xdg) return alloc_printf("%s/kiln", xdg);
+    return home && *home ? alloc_printf("%s/.cache/kiln", home) : NULL;
+}

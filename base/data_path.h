@@ -16,4 +16,7 @@ char *data_path_find(const char *relative);
  * each folder holds its own program, so ../engine and the like are looked at too. */
 char *data_path_program(const char *name);
 
+/* The cache folder: CACHE_DIRECTORY (systemd), XDG_CACHE_HOME/kiln, ~/.cache/kiln. Not made. */
+char *data_path_cache(void);
+
 #endif

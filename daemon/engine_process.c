@@ -361,9 +361,10 @@ void engine_process_start(struct engine_process *e)
     life->process.data = life->in.data = life->out.data = life;
     char launch[24];
     snprintf(launch, sizeof launch, "%llu", (unsigned long long)life->launch_id);
-    char launch_word[] = "--launch", device_word[] = "--device", precision_word[] = "--precision";
-    char *args[] = {e->program, launch_word,    launch,       device_word,
-                    e->device,  precision_word, e->precision, NULL};
+    char launch_word[] = "--launch", device_word[] = "--device", precision_word[] = "--precision",
+         cache_word[] = "--cache";
+    char *args[] = {e->program,     launch_word,  launch,     device_word, e->device,
+                    precision_word, e->precision, cache_word, e->cache,    NULL};
     uv_stdio_container_t stdio[] = {
         {.flags = UV_CREATE_PIPE | UV_READABLE_PIPE, .data.stream = (uv_stream_t *)&life->in},
         {.flags = UV_CREATE_PIPE | UV_WRITABLE_PIPE, .data.stream = (uv_stream_t *)&life->out},

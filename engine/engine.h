@@ -12,16 +12,19 @@
 
 #include "engine/channel.h"
 #include "engine/models.h"
+#include "engine/post.h"
 
 #define ENGINE_EXIT_DEVICE 70
 
 struct engine {
     struct device *device;
     struct models models;
+    struct post post;
     struct channel channel;
 };
 
 int serve_load(struct engine *e, const struct engine_msg *job);
+int serve_alchemy(struct engine *e, const struct engine_msg *job);
 int serve_generate(struct engine *e, const struct engine_msg *job);
 int serve_train(struct engine *e, const struct engine_msg *job);
 

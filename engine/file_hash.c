@@ -11,6 +11,7 @@
 #include <openssl/evp.h>
 
 #include "base/alloc.h"
+#include "base/data_path.h"
 #include "base/str.h"
 
 #define CHUNK_BYTES (1u << 20)
@@ -35,15 +36,10 @@ static char *hashed_file(const char *path)
     return NULL;
 }
 
-/* CACHE_DIRECTORY (systemd), XDG_CACHE_HOME/kiln, ~/.cache/kiln; NULL: nothing is remembered */
+/* NULL: nothing is remembered */
 static char *cache_file(void)
 {
-    const char *systemd = getenv("CACHE_DIRECTORY"), *xdg = getenv("XDG_CACHE_HOME");
-    const char *home = getenv("HOME");
-    char *folder = systemd && *systemd ? alloc_string(systemd)
-                   : xdg && *xdg       ? alloc_printf("%s/kiln", xdg)
-                   : home && *home     ? alloc_printf("%s/.cache/kiln", home)
-                                       : NULL;
+    char *folder = data_path_cache();
     if (!folder) return NULL;
     char *slash = strrchr(folder, '/');
     if (slash && slash != folder) {

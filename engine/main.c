@@ -16,7 +16,8 @@
 #include "proto/capability.h"
 
 static const char usage[] =
-    "usage: kiln-engine [--device NAME] [--precision P] [--launch N] [--memory MIB] [--verbose]\n"
+    "usage: kiln-engine [--device NAME] [--precision P] [--launch N] [--memory MIB] [--cache DIR]\n"
+    "                   [--verbose]\n"
     "\n"
     "Owns a compute device and runs Stable Diffusion for kilnd or kiln, who start it and talk to "
     "it\n"
@@ -26,10 +27,11 @@ static const char usage[] =
     "  --precision P     auto, fp32, bf16, fp16: of models loaded without one (default auto)\n"
     "  --launch N        number that every message carries\n"
     "  --memory MIB      limit of resident weights; the least recently used model goes first\n"
+    "  --cache DIR       where post-processors' weights lie, in DIR/post\n"
     "  --verbose         more lines on standard error\n";
 
 struct options {
-    const char *device;
+    const char *device, *cache;
     enum precision precision;
     uint64_t launch_id, memory_mib;
 };
@@ -38,10 +40,15 @@ struct options {
 static int parse_options(struct options *o, int argc, char **argv)
 {
     static const struct option table[] = {
-        {"device", required_argument, NULL, 'd'}, {"precision", required_argument, NULL, 'p'},
-        {"launch", required_argument, NULL, 'l'}, {"memory", required_argument, NULL, 'm'},
-        {"verbose", no_argument, NULL, 'v'},      {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'V'},      {0},
+        {"device", required_argument, NULL, 'd'},
+        {"precision", required_argument, NULL, 'p'},
+        {"launch", required_argument, NULL, 'l'},
+        {"memory", required_argument, NULL, 'm'},
+        {"cache", required_argument, NULL, 'c'},
+        {"verbose", no_argument, NULL, 'v'},
+        {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'V'},
+        {0},
     };
     for (int c; (c = getopt_long(argc, argv, "", table, NULL)) != -1;) {
         bool ok = true;
@@ -50,6 +57,7 @@ static int parse_options(struct options *o, int argc, char **argv)
         case 'p': ok = precision_find(optarg, &o->precision); break;
         case 'l': ok = str_parse_u64(optarg, &o->launch_id); break;
         case 'm': ok = str_parse_u64(optarg, &o->memory_mib); break;
+        case 'c': o->cache = optarg; break;
         case 'v': log_set_level(LOG_DEBUG); break;
         case 'V': puts("kiln-engine " KILN_VERSION); exit(0);
         case 'h': fputs(usage, stdout); exit(0);
@@ -61,6 +69,13 @@ static int parse_options(struct options *o, int argc, char **argv)
         }
     }
     return 0;
+}
+
+/* A post-processor is offered only when its weights are here; everything else is code. */
+static bool can(const struct engine *e, const char *name)
+{
+    enum capability post;
+    return !capability_find_post(name, &post) || post_available(&e->post, name);
 }
 
 static void say_hello(struct engine *e)
@@ -80,8 +95,12 @@ static void say_hello(struct engine *e)
     h->devices[0].memory_bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
     h->devices[0].free_bytes = (int64_t)sysconf(_SC_AVPHYS_PAGES) * sysconf(_SC_PAGESIZE);
     for (int i = 0; i < CAPABILITY_COUNT && h->capability_count < ENGINE_NAMES_MAX; i++)
-        if (capability_has(&built, (enum capability)i))
+        if (capability_has(&built, (enum capability)i) &&
+            can(e, capability_name((enum capability)i)))
             h->capabilities[h->capability_count++] = capability_name((enum capability)i);
+    for (int i = 0; i < ALCHEMY_COUNT; i++)
+        if (post_available(&e->post, alchemy_form_name((enum alchemy_form)i)))
+            h->forms[h->form_count++] = alchemy_form_name((enum alchemy_form)i);
     for (int i = 0; i < SAMPLER_COUNT; i++)
         if (built.samplers >> i & 1)
             h->samplers[h->sampler_count++] = sampler_name((enum sampler)i);
@@ -102,6 +121,8 @@ static int work(struct engine *e)
             rc = serve_load(e, job);
         } else if (job->kind == ENGINE_GENERATE) {
             rc = serve_generate(e, job);
+        } else if (job->kind == ENGINE_ALCHEMY) {
+            rc = serve_alchemy(e, job);
         } else if (job->kind == ENGINE_TRAIN) {
             rc = serve_train(e, job);
         } else {
@@ -144,11 +165,13 @@ int main(int argc, char **argv)
         code = rc == ERR_DEVICE ? ENGINE_EXIT_DEVICE : 1;
         _exit(code);
     }
+    post_init(&e->post, e->device, o.cache);
     models_init(&e->models, e->device, o.precision, (size_t)o.memory_mib << 20);
     say_hello(e);
     code = work(e);
     if (code) _exit(code); /* the device is gone: no orderly way out of its library */
     channel_stop(&e->channel);
+    post_release(&e->post);
     models_release(&e->models);
     device_close(e->device);
     free(e);

@@ -100,9 +100,6 @@ static int generate(struct generate *g, struct engine_result *result, struct pip
     struct model *model;
     struct energy energy;
     energy_start(&energy);
-    if (job->post_count)
-        return error_set(err, ERR_UNSUPPORTED, "post-processing by %s: its network is not here",
-                         job->post_processing[0]);
     on_progress(g, &(struct pipeline_progress){.phase = PHASE_LOAD});
     int rc = image_request_check(&job->request, err);
     double before = now_seconds();
@@ -110,6 +107,12 @@ static int generate(struct generate *g, struct engine_result *result, struct pip
     result->seconds[ENGINE_PHASE_LOAD] = now_seconds() - before;
     if (!rc) rc = pipeline_run(model, &job->request, &hooks, made, err);
     if (rc) return rc;
+    before = now_seconds();
+    for (int i = 0; i < made->count && !rc; i++)
+        for (int j = 0; j < job->post_count && !rc; j++)
+            rc = post_run(&g->engine->post, job->post_processing[j], &made->images[i], &hooks, err);
+    if (rc) return rc;
+    result->seconds[ENGINE_PHASE_POST] = now_seconds() - before;
     before = now_seconds();
     rc = encode_images(job, made, result, err);
     result->seconds[ENGINE_PHASE_ENCODE] = now_seconds() - before;
