@@ -44,6 +44,7 @@ static const char usage[] =
     "  --rank R                                16       32            4\n"
     "  --alpha A                               rank     rank          1\n"
     "  --targets attention|blocks|all          blocks   all           blocks\n"
+    "  --text               branches on the text encoders too (off everywhere)\n"
     "  --lr X                                  1e-4     1e-4          2e-6\n"
     "  --schedule constant|cosine|restarts|tail cosine  constant      constant\n"
     "  --warmup N, --period N                  30, 200  20, 200       0\n"

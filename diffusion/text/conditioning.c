@@ -92,6 +92,28 @@ static void encoded_release(struct encoded *e)
     *e = (struct encoded){0};
 }
 
+static struct clip_input input_of(const struct text_side *side, const struct clip_text *m, int skip,
+                                  bool pooled)
+{
+    bool sd2 = side->family == FAMILY_SD2_512 || side->family == FAMILY_SD2_768;
+    return (struct clip_input){
+        .skip = sd2 && m->config.last_dropped && skip > 1 ? skip - 1 : skip,
+        .final_norm = families[side->family].final_norm,
+        .end_id = pooled ? vocab_end(side->vocab) : -1,
+    };
+}
+
+void conditioning_input(struct clip_input *in, const struct text_side *side, int i)
+{
+    bool pooled = families[side->family].pooled && i == side->encoders - 1;
+    *in = input_of(side, side->encoder[i], families[side->family].skip, pooled);
+}
+
+int32_t conditioning_pad(const struct text_side *side, int i)
+{
+    return pad_of(side->encoder[i], side->vocab);
+}
+
 /* One encoder over one prompt. */
 static int encode(struct encoded *e, struct clip_text *m, const struct text_side *side,
                   const struct chunks *c, int skip, bool pooled, struct pass_memory *memory,
@@ -100,12 +122,7 @@ static int encode(struct encoded *e, struct clip_text *m, const struct text_side
     if (m->config.positions != CHUNK_TOKENS)
         return error_set(err, ERR_UNSUPPORTED, "a text encoder of %lld places; Kiln's have %d",
                          (long long)m->config.positions, CHUNK_TOKENS);
-    bool sd2 = side->family == FAMILY_SD2_512 || side->family == FAMILY_SD2_768;
-    struct clip_input in = {
-        .skip = sd2 && m->config.last_dropped && skip > 1 ? skip - 1 : skip,
-        .final_norm = families[side->family].final_norm,
-        .end_id = pooled ? vocab_end(side->vocab) : -1,
-    };
+    struct clip_input in = input_of(side, m, skip, pooled);
     int rc = encode_chunks(e, m, c, in, memory, dtype, err);
     if (rc || !c->weighted) return rc;
 

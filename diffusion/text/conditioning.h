@@ -47,6 +47,12 @@ int conditioning_encode(struct conditioning *c, const struct text_side *side,
                         enum dtype dtype, struct error *err);
 void conditioning_release(struct conditioning *c);
 
+/* How encoder i is asked when nothing else is said (layer, norm, pooled) and what pads its ids: for
+ * training, which runs the encoders under a tape. in->id, in->n are the caller's to set. */
+struct clip_input;
+void conditioning_input(struct clip_input *in, const struct text_side *side, int i);
+int32_t conditioning_pad(const struct text_side *side, int i);
+
 /* Repeats rows so that both contexts have the same count (attention over exact repeats does not
  * change), for one UNet call over positive and negative together. */
 int conditioning_match(struct conditioning *a, struct conditioning *b, struct error *err);

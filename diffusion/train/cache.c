@@ -11,6 +11,25 @@
 /* Latents of so many a side and more go through the VAE in tiles. */
 #define VAE_TILE 128
 
+static int take_ids(const struct cache *c, struct cached_text *text, struct error *err)
+{
+    const struct text_side *side = &c->model->text;
+    struct prompt prompt;
+    int rc = prompt_parse(&prompt, text->caption, PROMPT_HORDE, err);
+    if (rc) return rc;
+    for (int i = 0; i < side->encoders && !rc; i++) {
+        struct chunks chunks = {0};
+        rc =
+            chunks_build(&chunks, &prompt, side->vocab, conditioning_pad(side, i), 0, NULL, 0, err);
+        if (rc) break;
+        memcpy(text->ids[i], chunks.id, sizeof text->ids[i]);
+        text->cut = chunks.count > 1;
+        chunks_release(&chunks);
+    }
+    prompt_release(&prompt);
+    return rc;
+}
+
 static int text_of(struct cache *c, const char *caption, int *index, struct error *err)
 {
     for (int i = 0; i < c->text_count; i++)
@@ -20,7 +39,9 @@ static int text_of(struct cache *c, const char *caption, int *index, struct erro
         }
     struct text_request request = {.prompt = caption, .rules = PROMPT_HORDE};
     struct cached_text text = {.caption = alloc_string(caption)};
-    int rc = conditioning_encode(&text.states, &c->model->text, &request, &c->model->memory,
+    int rc = take_ids(c, &text, err);
+    if (!rc)
+        rc = conditioning_encode(&text.states, &c->model->text, &request, &c->model->memory,
                                  c->model->dtype, err);
     if (rc) {
         free(text.caption);

@@ -23,7 +23,8 @@ struct example {
 struct cached_text {
     char *caption;
     struct conditioning states;
-    int32_t *ids[2]; /* [77] per encoder, for training the text encoders; NULL when too long */
+    int32_t ids[2][CHUNK_TOKENS]; /* of its first 75 tokens per encoder, for training them */
+    bool cut;                     /* there are more */
 };
 
 struct cache {

@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/now.h"
 #include "base/str.h"
+#include "diffusion/text/clip_text.h"
 #include "diffusion/train/lora_run.h"
 
 void lora_train_defaults(struct lora_train_options *o)
@@ -155,22 +156,54 @@ static void fill_micro(const struct lora_run *r, struct micro *m, const struct d
     }
 }
 
+/* The text encoders under the tape: context [n,77,width] and what SDXL adds to the time embedding. */
+static void encode_under_tape(struct lora_run *r, struct pass *p, const struct drawn *drawn, int n,
+                              struct tensor *context, struct tensor *pooled)
+{
+    const struct text_side *side = &r->model->text;
+    *context = *pooled = (struct tensor){0};
+    for (int i = 0; i < side->encoders; i++) {
+        struct clip_input input;
+        int32_t *ids = alloc_zero((size_t)n * CHUNK_TOKENS, sizeof *ids);
+        for (int k = 0; k < n; k++)
+            memcpy(ids + k * CHUNK_TOKENS, drawn[k].text->ids[i], sizeof drawn[k].text->ids[i]);
+        conditioning_input(&input, side, i);
+        input.id = ids;
+        input.n = n;
+        struct clip_states states = clip_text_forward(p, side->encoder[i], &input);
+        *context = i ? op_concat(p, *context, states.context) : states.context;
+        if (states.pooled.rank) *pooled = states.pooled;
+        free(ids); /* read at once */
+    }
+}
+
+static struct tensor vector_of(struct lora_run *r, struct pass *p, const struct micro *m,
+                               struct tensor pooled)
+{
+    int64_t width = r->model->unet.config.vector;
+    if (!width) return (struct tensor){0};
+    struct tensor vector = pass_input(p, m->vector, 2, TENSOR_DIM(m->n, width));
+    if (!pooled.rank) return vector;
+    int64_t own = tensor_last(pooled);
+    return op_concat(p, pooled, op_slice(p, vector, own, width - own));
+}
+
 static int run_micro(struct lora_run *r, const struct micro *m, const struct drawn *drawn,
                      double share, double *loss, struct error *err)
 {
     const struct example *e = drawn[0].example;
     const struct conditioning *states = &drawn[0].text->states;
-    const struct unet_config *c = &r->model->unet.config;
     const int64_t shape[] = {m->n, e->h, e->w, r->cache.channels};
-    const struct tensor none = {0};
     struct unet_context context = {0};
     struct pass p;
     float value = 0;
     pass_start(&p, &r->model->memory, r->model->dtype, r->tape);
-    struct tensor text =
-        pass_input(&p, m->context, 3, TENSOR_DIM(m->n, states->rows, states->width));
-    struct tensor vector =
-        c->vector ? pass_input(&p, m->vector, 2, TENSOR_DIM(m->n, c->vector)) : none;
+    struct tensor text, pooled = {0};
+    if (r->o->lora.text)
+        encode_under_tape(r, &p, drawn, m->n, &text, &pooled);
+    else
+        text = pass_input(&p, m->context, 3, TENSOR_DIM(m->n, states->rows, states->width));
+    struct tensor vector = vector_of(r, &p, m, pooled);
     int rc = unet_context_init(&context, &p, &r->model->unet, text, vector);
     if (!rc) {
         struct tensor x = pass_input(&p, m->noisy, 4, shape);
@@ -271,15 +304,15 @@ static char *fingerprint(const struct lora_run *r)
         for (const char *p = r->cache.text[e->text].caption; *p; p++)
             hash = (hash ^ (uint8_t)*p) * 0x100000001b3u;
     }
-    return alloc_printf("v1 %016llx steps %lld rank %d alpha %g cover %d rate %d %g %g %lld %lld "
-                        "decay %g clip %g batch %d x %d drop %g snr %g offset %g t %d-%d prior %d "
-                        "%g seed %llu",
-                        (unsigned long long)hash, (long long)o->steps, o->lora.rank, o->lora.alpha,
-                        (int)o->lora.cover, (int)o->rate.shape, o->rate.peak, o->rate.low,
-                        (long long)o->rate.warmup, (long long)o->rate.period, o->weight_decay,
-                        o->clip, o->batch, o->accumulation, o->caption_dropout, o->min_snr,
-                        o->noise_offset, o->t_min, o->t_max, r->prior.count, o->prior_weight,
-                        (unsigned long long)o->seed);
+    return alloc_printf(
+        "v1 %016llx steps %lld rank %d alpha %g cover %d text %d rate %d %g %g %lld %lld "
+        "decay %g clip %g batch %d x %d drop %g snr %g offset %g t %d-%d prior %d "
+        "%g seed %llu",
+        (unsigned long long)hash, (long long)o->steps, o->lora.rank, o->lora.alpha,
+        (int)o->lora.cover, o->lora.text, (int)o->rate.shape, o->rate.peak, o->rate.low,
+        (long long)o->rate.warmup, (long long)o->rate.period, o->weight_decay, o->clip, o->batch,
+        o->accumulation, o->caption_dropout, o->min_snr, o->noise_offset, o->t_min, o->t_max,
+        r->prior.count, o->prior_weight, (unsigned long long)o->seed);
 }
 
 static int load_state(struct lora_run *r, const char *path, const char *mark, struct error *err)
@@ -388,8 +421,6 @@ static int check(const struct lora_train_options *o, const struct model *model, 
     else if (o->resolution && (o->resolution < 64 || o->resolution > 2048 || o->resolution % 64))
         wrong = "the resolution must be a multiple of 64 in 64..2048";
     if (wrong) return error_set(err, ERR_INVALID, "%s", wrong);
-    if (o->lora.text)
-        return error_set(err, ERR_UNSUPPORTED, "training the text encoder is not built yet");
     if (model->info.inpainting || model->info.family == FAMILY_SDXL_REFINER)
         return error_set(err, ERR_UNSUPPORTED,
                          "%s is an inpainting or refiner model; a LoRA is "
@@ -423,6 +454,12 @@ static int prepare(struct lora_run *r, struct error *err)
     int rc = lora_run_tell(r, "encode", 0, r->data->count, err);
     if (!rc) rc = cache_init(&r->cache, r->model, err);
     if (!rc) rc = cache_add(&r->cache, r->data, &options, err);
+    for (int i = 0; i < r->cache.text_count && o->lora.text; i++)
+        if (r->cache.text[i].cut)
+            lora_run_note(
+                r,
+                "a caption is longer than 75 tokens; the text encoder learns its first 75: %.60s",
+                r->cache.text[i].caption);
     if (!rc) rc = make_prior(r, err);
     struct lora_options lora = o->lora;
     lora.seed = o->seed;
