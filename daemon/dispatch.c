@@ -13,6 +13,7 @@
 #include "daemon/job.h"
 
 #define ADMISSION_SPARE 1.2
+#define OVERDUE_MS 3000 /* what an engine gets to give up by itself */
 
 /* ---- choosing ---- */
 
@@ -208,6 +209,8 @@ static int send_generate(struct job *job, struct error *err)
     g.generate.censor_nsfw = !w->config.nsfw || w->config.censor_nsfw || h->use_nsfw_censor ||
                              word_in(&w->config.censorlist, h->request.prompt);
     g.generate.deadline_seconds = (double)(job_deadline_ms(job) - now_ms()) / 1000;
+    if (g.generate.deadline_seconds > (double)w->config.process_timeout_s)
+        g.generate.deadline_seconds = (double)w->config.process_timeout_s;
     if (g.generate.deadline_seconds < 0.1) g.generate.deadline_seconds = 0.1;
     rc = engine_process_send(job->engine, &g, err);
     g.generate.request = empty;
@@ -412,6 +415,12 @@ static void take_error(struct job *job, struct engine_process *e, const struct e
         return;
     }
     job->engine = NULL;
+    if (f->code == ERR_NO_MEMORY) { /* twice: no larger ones for an hour */
+        job->w->pixels_most = (int64_t)job->width_px * job->height_px * 3 / 4;
+        job->w->pixels_until_ms = now_ms() + 3600000;
+        log_warn("memory.short", "max_pixels=%lld text=\"for an hour\"",
+                 (long long)job->w->pixels_most);
+    }
     if (f->code == ERR_CANCELED) {
         job_fault(job, "it was not done in the time");
     } else {
@@ -458,6 +467,29 @@ void dispatch_message(struct worker *w, struct engine_process *e, struct engine_
     case ENGINE_ALCHEMY_RESULT: take_form_result(job, m); break;
     case ENGINE_ERROR: take_error(job, e, &m->error); break;
     default: break;
+    }
+}
+
+void dispatch_overdue(struct worker *w)
+{
+    for (struct job *j = w->jobs, *next; j; j = next) {
+        next = j->next;
+        int64_t late_ms = now_ms() - job_deadline_ms(j);
+        if (j->engine && now_ms() - j->given_ms > w->config.process_timeout_s * 1000 + OVERDUE_MS)
+            late_ms = OVERDUE_MS;
+        if (late_ms < OVERDUE_MS || !job_is_open_for_engine(j)) continue;
+        struct engine_process *e = j->engine;
+        const struct job *oldest = NULL;
+        if (e) jobs_at(w, e, &oldest);
+        bool running = e && (j == oldest || j->phase != ENGINE_PHASE_QUEUED);
+        j->engine = NULL;
+        http_cancel(j->fetch);
+        j->fetch = NULL;
+        alarm_drop(&j->fetch_alarm);
+        job_fault(j, "its time is over");
+        job_settle(j);
+        /* it was told the deadline and does not keep it */
+        if (running) engine_process_replace(e, "a job did not end in its time");
     }
 }
 

@@ -414,6 +414,11 @@ struct engine_process *engine_process_new(uv_loop_t *loop, struct alarms *alarms
     return e;
 }
 
+void engine_process_replace(struct engine_process *e, const char *why)
+{
+    if (!e->stopping) end_life(e, why);
+}
+
 void engine_process_mend(struct engine_process *e)
 {
     if (e->state != ENGINE_BROKEN) return;

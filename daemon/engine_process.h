@@ -49,6 +49,8 @@ void engine_process_start(struct engine_process *e);
  * calls `freed`. */
 void engine_process_stop(struct engine_process *e, int64_t grace_ms, void (*freed)(void *data),
                          void *data);
+/* It is stuck: killed and started again, `gone` follows. */
+void engine_process_replace(struct engine_process *e, const char *why);
 /* After a person changed something: a broken one may try again. */
 void engine_process_mend(struct engine_process *e);
 

@@ -104,6 +104,8 @@ void dispatch(struct worker *w);   /* READY jobs to engines that have room */
 void dispatch_message(struct worker *w, struct engine_process *e, struct engine_msg *m);
 void dispatch_gone(struct worker *w, struct engine_process *e, uint64_t launch_id, const char *why);
 void dispatch_ready(struct worker *w, struct engine_process *e);
+/* Every few seconds: what ran out of time is given back, and an engine that sits on it replaced. */
+void dispatch_overdue(struct worker *w);
 /* GENERATING images with their bytes and verdicts: into spool and ledger, then up. */
 void job_checked(struct job *job, double seconds, double joules);
 void upload_start(struct job_image *image);

@@ -110,6 +110,12 @@ static int64_t next_ms(const struct popper *p)
 
 /* ---- the request ---- */
 
+static int64_t max_pixels(const struct worker *w)
+{
+    int64_t most = w->config.max_power * 32768;
+    return now_ms() < w->pixels_until_ms && w->pixels_most < most ? w->pixels_most : most;
+}
+
 static int image_body(struct popper *p, struct buf *body, struct error *err)
 {
     struct worker *w = p->w;
@@ -129,7 +135,7 @@ static int image_body(struct popper *p, struct buf *body, struct error *err)
         .model_count = count,
         .threads = (int)c->max_threads,
         .amount = (int)c->max_batch,
-        .max_pixels = c->max_power * 32768,
+        .max_pixels = max_pixels(w),
         .nsfw = c->nsfw,
         .blacklist = (const char *const *)c->blacklist.items,
         .blacklist_count = (int)c->blacklist.count,

@@ -91,6 +91,7 @@ static void fetch_next(struct job *job)
                                      .method = "GET",
                                      .url = from,
                                      .limit_bytes = HTTP_SOURCE_BYTES_MAX,
+                                     .total_ms = (int)job->w->config.download_timeout_s * 1000,
                                      .done = on_fetched,
                                      .data = job};
             job->fetch = http_send(job->w->http, &r);

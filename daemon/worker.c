@@ -160,6 +160,7 @@ static void on_look(void *data)
             if (gate_is_shut(&w->gate, (enum gate_kind)k))
                 log_info("gate.shut", "gate=%s", gate_name((enum gate_kind)k));
     alarm_set(w->alarms, &w->dispatching, LOOK_MS, on_look, w);
+    dispatch_overdue(w);
     worker_look(w);
 }
 

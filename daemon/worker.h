@@ -111,8 +111,9 @@ struct worker {
     int64_t started_ms, started_wall_ms, last_job_wall_ms;
     int64_t settled_run, faulted_run; /* since the start */
     char boot[40];
-    double speed[WORKER_ENGINES_MAX]; /* pixel-steps a second, smoothed; 0 unknown */
-    int64_t busy_ms;                  /* engines' computing time since the start */
+    double speed[WORKER_ENGINES_MAX];     /* pixel-steps a second, smoothed; 0 unknown */
+    int64_t pixels_most, pixels_until_ms; /* after memory ran out: less for an hour (E2) */
+    int64_t busy_ms;                      /* engines' computing time since the start */
 };
 
 int worker_new(struct worker **w, uv_loop_t *loop, const char *config_path, struct error *err);

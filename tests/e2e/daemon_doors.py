@@ -2,14 +2,17 @@
 
 usage: daemon_doors.py KILND ENGINE HORDE"""
 import os
+import shutil
 import socket
 import stat
 import struct
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
-from bench import KEY, Place, check, run, wait_for
+from bench import Horde, Place, check, run, wait_for
 
 
 def exit_codes_name_the_trouble(programs):
@@ -82,6 +85,28 @@ def no_redirect_takes_the_key_along(programs):
         check(not traps, f"{len(traps)} requests followed a redirect")
         hits = [x for x in p.horde.lines() if x.get("fault") == "redirect"]
         check(len(hits) >= 12, f"{len(hits)} redirects were tried")
+
+
+def a_certificate_nobody_signed_gets_nothing(programs):
+    if not shutil.which("openssl"):
+        return "skipped: no openssl"
+    with tempfile.TemporaryDirectory() as t:
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                        "-days", "1", "-subj", "/CN=127.0.0.1", "-keyout", t + "/key", "-out", t + "/cert"],
+                       check=True, capture_output=True)
+        with Place(programs) as p:
+            folder = Path(p.folder) / "tls"
+            folder.mkdir()
+            tls = Horde(programs["horde"], folder, "--tls-cert", t + "/cert", "--tls-key", t + "/key")
+            try:
+                p.kilnd.keys["horde_url"] = f"https://127.0.0.1:{tls.port}"
+                p.kilnd.write_config()
+                p.kilnd.start()
+                wait_for(lambda: "pop.refused" in p.kilnd.log(), 10, "the refusal is told")
+                check("certificate" in p.kilnd.log(), "it says certificate", p.kilnd.log())
+                check(not tls.calls("pop"), "a pop, and with it the key, went to a server without a name")
+            finally:
+                tls.stop()
 
 
 def the_socket_is_for_its_group_only(programs):

