@@ -19,7 +19,7 @@
 #include <uv.h>
 
 #include "base/error.h"
-#include "daemon/address.h"
+#include "net/address.h"
 
 #define HTTP_POP_BYTES_MAX (16u << 20)
 #define HTTP_SOURCE_BYTES_MAX (16u << 20)

@@ -13,7 +13,7 @@
 
 #include "base/alloc.h"
 #include "base/now.h"
-#include "daemon/address.h"
+#include "net/address.h"
 #include "daemon/alarm.h"
 #include "daemon/backoff.h"
 #include "daemon/budget.h"
