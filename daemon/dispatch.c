@@ -261,11 +261,15 @@ static void learn_speed(struct worker *w, const struct engine_process *e, const 
     w->busy_ms += (int64_t)(seconds * 1000);
 }
 
-/* "lora:download_failed:name", in the Horde's words */
+/* "lora:download_failed:name", in the Horde's words; the pipeline may add a tab and a sentence */
 static void take_note(struct job *job, const char *note)
 {
-    char type[32], value[32];
+    char type[32], value[32], code[160];
     int used = 0;
+    /* behind a tab is a sentence for people here, with paths of this machine */
+    str_copy(code, sizeof code, note);
+    code[strcspn(code, "\t")] = 0;
+    note = code;
     if (sscanf(note, "%31[^:]:%31[^:]%n", type, value, &used) != 2) return;
     for (int t = 0; t < METADATA_TYPE_COUNT; t++)
         for (int v = 0; v < METADATA_VALUE_COUNT; v++)

@@ -254,6 +254,13 @@ static char *sign(const struct request_lora *loras, int count)
     return text;
 }
 
+/* Never a path: the name may leave this machine. */
+static const char *shown_name(const struct request_lora *l)
+{
+    const char *slash = strrchr(l->path, '/');
+    return l->name ? l->name : slash ? slash + 1 : l->path;
+}
+
 int lora_set_use(struct lora_set *s, const struct request_lora *loras, int count,
                  lora_failed failed, void *context, struct error *err)
 {
@@ -277,9 +284,7 @@ int lora_set_use(struct lora_set *s, const struct request_lora *loras, int count
             lora_set_clear(s);
             return error_set(err, rc, "%s", fail.error.text);
         }
-        if (failed)
-            failed(context, loras[i].name ? loras[i].name : loras[i].path, fail.code,
-                   fail.error.text);
+        if (failed) failed(context, shown_name(&loras[i]), fail.code, fail.error.text);
         bad[i] = true;
         failures++;
         i = -2; /* half of it may stand: begin again without it */
