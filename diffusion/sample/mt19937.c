@@ -33,13 +33,19 @@ void mt19937_seed_array(struct mt19937 *m, const uint32_t *key, size_t count)
     s[0] = 0x80000000u;
 }
 
+static uint32_t mix(uint32_t own, uint32_t after, uint32_t far)
+{
+    uint32_t y = (own & 0x80000000u) | (after & 0x7fffffffu);
+    return far ^ y >> 1 ^ (0x9908b0dfu & -(y & 1));
+}
+
 static void twist(struct mt19937 *m)
 {
     uint32_t *s = m->state;
-    for (int j = 0; j < WORDS; j++) {
-        uint32_t y = (s[j] & 0x80000000u) | (s[(j + 1) % WORDS] & 0x7fffffffu);
-        s[j] = s[(j + SHIFT) % WORDS] ^ y >> 1 ^ (y & 1 ? 0x9908b0dfu : 0);
-    }
+    int j = 0;
+    for (; j < WORDS - SHIFT; j++) s[j] = mix(s[j], s[j + 1], s[j + SHIFT]);
+    for (; j < WORDS - 1; j++) s[j] = mix(s[j], s[j + 1], s[j + SHIFT - WORDS]);
+    s[j] = mix(s[j], s[0], s[SHIFT - 1]);
     m->next = 0;
 }
 

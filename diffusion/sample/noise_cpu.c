@@ -2,6 +2,8 @@
 
 #include <math.h>
 
+#include "diffusion/sample/box_muller.h"
+
 void noise_cpu_seed(struct noise_cpu *g, uint64_t seed)
 {
     mt19937_seed(&g->mt, (uint32_t)seed);
@@ -18,17 +20,6 @@ static double uniform53(struct noise_cpu *g)
     uint64_t high = mt19937_draw(&g->mt);
     uint64_t low = mt19937_draw(&g->mt);
     return (double)((high << 32 | low) & ((UINT64_C(1) << 53) - 1)) * 0x1p-53;
-}
-
-/* Sixteen uniforms to sixteen normals: 0..7 give radii, 8..15 angles. */
-static void box_muller_16(float *d)
-{
-    for (int j = 0; j < 8; j++) {
-        float radius = sqrtf(-2.0f * logf(1.0f - d[j]));
-        float angle = 6.283185307179586f * d[j + 8];
-        d[j] = radius * cosf(angle);
-        d[j + 8] = radius * sinf(angle);
-    }
 }
 
 static float normal_scalar(struct noise_cpu *g)
@@ -51,11 +42,11 @@ void noise_cpu_normal(struct noise_cpu *g, float *out, size_t count)
         return;
     }
     for (size_t i = 0; i < count; i++) out[i] = uniform24(g);
-    for (size_t i = 0; i + 16 <= count; i += 16) box_muller_16(out + i);
+    box_muller_fill(out, count / 16);
     if (count % 16 == 0) return;
     float *tail = out + count - 16; /* torch draws the last sixteen anew */
     for (int i = 0; i < 16; i++) tail[i] = uniform24(g);
-    box_muller_16(tail);
+    box_muller_fill(tail, 1);
 }
 
 void noise_cpu_uniform(struct noise_cpu *g, float *out, size_t count)
