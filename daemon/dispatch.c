@@ -139,7 +139,7 @@ static void on_returned(void *data, int rc, const struct error *err)
             job->images[i].state = JOB_READY;
     job_page_back(job);
     if (job->runs >= JOB_RUNS_MAX) {
-        job_blame_model(job);
+        job_blame(job);
         job_fault(job, "engines ended over it twice");
     } else if (rc) {
         job_fault(job, "the ledger did not take it");
@@ -318,7 +318,7 @@ static void once_more_or_fault(struct job *job, const char *why)
         take_back(job, why);
         return;
     }
-    job_blame_model(job);
+    job_blame(job);
     job_fault(job, why);
     job_settle(job);
     dispatch(job->w);
@@ -355,8 +355,8 @@ static void take_result(struct job *job, struct engine_process *e, struct engine
     learn_speed(job->w, e, job,
                 computing > 0 ? computing : (double)(now_ms() - job->given_ms) / 1000);
     struct worker_model *model = worker_find_model(job->w, job->what);
+    job_praise(job);
     if (model) {
-        model->failures = 0;
         model->jobs += job->count;
         if (r->model_sha256 && *r->model_sha256)
             str_copy(model->sha256, sizeof model->sha256, r->model_sha256);
@@ -428,7 +428,7 @@ static void take_error(struct job *job, struct engine_process *e, const struct e
     if (f->code == ERR_CANCELED) {
         job_fault(job, "it was not done in the time");
     } else {
-        if (f->code != ERR_INVALID && f->code != ERR_UNSUPPORTED) job_blame_model(job);
+        if (f->code != ERR_INVALID && f->code != ERR_UNSUPPORTED) job_blame(job);
         job_fault(job, why);
     }
     dispatch(job->w);

@@ -279,12 +279,56 @@ void job_fault(struct job *job, const char *reason)
     for (int i = 0; i < job->count; i++) job_fault_image(&job->images[i], reason);
 }
 
-void job_blame_model(struct job *job)
+#define BREAKER_FAILURES 3
+#define BREAKER_MS (30 * 60 * 1000)
+
+static bool uses(const struct job *job, enum worker_feature f)
 {
-    struct worker_model *m = job->form ? NULL : worker_find_model(job->w, job->what);
-    if (!m || ++m->failures < 3) return;
+    const struct horde_job *h = &job->horde;
+    if (!job->has_horde) return false;
+    switch (f) {
+    case FEATURE_LORA: return h->lora_count > 0 || h->ti_count > 0;
+    case FEATURE_CONTROL: return h->request.control_type != NULL;
+    case FEATURE_POST: return h->post_count > 0;
+    case FEATURE_SOURCE: return h->request.source_use != SOURCE_NONE;
+    case FEATURE_COUNT: break;
+    }
+    return false;
+}
+
+static void break_feature(struct worker *w, enum worker_feature f)
+{
+    static const char *const names[] = {"lora", "controlnet", "post-processing", "source images"};
+    if (++w->features[f].failures < BREAKER_FAILURES) return;
+    w->features[f].failures = 0;
+    w->features[f].broken_until_ms = now_ms() + BREAKER_MS;
+    log_warn("feature.breaker",
+             "feature=\"%s\" text=\"three failures in a row; not offered for 30 minutes\"",
+             names[f]);
+}
+
+/* A job with features blames those, one without its model: each can only be judged alone. */
+void job_blame(struct job *job)
+{
+    struct worker *w = job->w;
+    bool any = false;
+    for (int f = 0; f < FEATURE_COUNT; f++)
+        if (uses(job, (enum worker_feature)f)) {
+            break_feature(w, (enum worker_feature)f);
+            any = true;
+        }
+    struct worker_model *m = any || job->form ? NULL : worker_find_model(w, job->what);
+    if (!m || ++m->failures < BREAKER_FAILURES) return;
     m->failures = 0;
-    m->broken_until_ms = now_ms() + 30 * 60 * 1000;
+    m->broken_until_ms = now_ms() + BREAKER_MS;
     log_warn("model.breaker",
              "model=\"%s\" text=\"three failures in a row; not offered for 30 minutes\"", m->name);
+}
+
+void job_praise(struct job *job)
+{
+    struct worker_model *m = job->form ? NULL : worker_find_model(job->w, job->what);
+    if (m) m->failures = 0;
+    for (int f = 0; f < FEATURE_COUNT; f++)
+        if (uses(job, (enum worker_feature)f)) job->w->features[f].failures = 0;
 }

@@ -124,8 +124,10 @@ void job_fault(struct job *job, const char *reason);
 
 void job_note(char notes[JOB_NOTES_BYTES], enum metadata_type type, enum metadata_value value,
               const char *ref);
-/* Breakers: three failures of a model in a row take it from the offer for half an hour. */
-void job_blame_model(struct job *job);
+/* Breakers: three failures in a row of a model, or of jobs with one feature, take it from the offer
+ * for half an hour. */
+void job_blame(struct job *job);
+void job_praise(struct job *job);
 
 /* recover.c: open rows of the ledger become jobs again; `done` when all were read. */
 void recover_start(struct worker *w);

@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "base/log.h"
+#include "base/now.h"
 #include "base/str.h"
 #include "daemon/worker.h"
 
@@ -113,6 +114,10 @@ struct capability_set worker_able(const struct worker *w)
         if (access(path, R_OK)) able.controls &= ~(1u << i);
         free(path);
     }
+    static const enum capability of_feature[] = {CAPABILITY_LORA, CAPABILITY_CONTROLNET,
+                                                 CAPABILITY_POST_PROCESSING, CAPABILITY_IMG2IMG};
+    for (int f = 0; f < FEATURE_COUNT; f++)
+        if (w->features[f].broken_until_ms > now_ms()) capability_remove(&able, of_feature[f]);
     if (!c->allow_img2img) capability_remove(&able, CAPABILITY_IMG2IMG);
     if (!c->allow_painting) capability_remove(&able, CAPABILITY_INPAINTING);
     if (!c->allow_post_processing) capability_remove(&able, CAPABILITY_POST_PROCESSING);

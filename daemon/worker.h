@@ -45,6 +45,10 @@ struct worker_model { /* something the worker may offer */
     char sha256[68];
 };
 
+/* What a job may use beside its model: three failures in a row of jobs that use one take it from the
+ * offer for half an hour. */
+enum worker_feature { FEATURE_LORA, FEATURE_CONTROL, FEATURE_POST, FEATURE_SOURCE, FEATURE_COUNT };
+
 struct worker_notice {
     char id[64], origin[64], text[512], expiry[64];
 };
@@ -111,7 +115,11 @@ struct worker {
     int64_t started_ms, started_wall_ms, last_job_wall_ms;
     int64_t settled_run, faulted_run; /* since the start */
     char boot[40];
-    double speed[WORKER_ENGINES_MAX];     /* pixel-steps a second, smoothed; 0 unknown */
+    double speed[WORKER_ENGINES_MAX]; /* pixel-steps a second, smoothed; 0 unknown */
+    struct {
+        int failures;
+        int64_t broken_until_ms;
+    } features[FEATURE_COUNT];
     int64_t pixels_most, pixels_until_ms; /* after memory ran out: less for an hour (E2) */
     int64_t busy_ms;                      /* engines' computing time since the start */
 };

@@ -158,6 +158,27 @@ def the_socket_is_for_its_group_only(programs):
             check(all(f'"{w}"'.encode() in data for w in order), "all are answered")
 
 
+def systemd_is_told(programs):
+    with Place(programs) as p, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        path = p.folder + "/notify"
+        s.bind(path)
+        s.settimeout(5)
+        p.kilnd.env.update({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "400000"})
+        p.kilnd.start()
+        heard = []
+        while sum("WATCHDOG=1" in h for h in heard) < 3:
+            heard.append(s.recv(4096).decode())
+        check(any("READY=1" in h for h in heard), f"{heard}")
+        check(p.kilnd.term() == 0, "ends with 0")
+        s.setblocking(False)
+        try:
+            while True:
+                heard.append(s.recv(4096).decode())
+        except BlockingIOError:
+            pass
+        check(any("STOPPING=1" in h and "EXTEND_TIMEOUT_USEC=" in h for h in heard), f"{heard}")
+
+
 def upload_urls_of_strangers_are_not_called(programs):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -263,6 +263,20 @@ def faults_stop_the_popping_at_fifteen(programs):
         check(15 <= len(faulted) < 20, f"{len(faulted)} faults told")
 
 
+def three_failures_break_a_model_or_a_feature(programs):
+    with Place(programs, fake="nan", max_batch=1, queue_size=0) as p:
+        p.horde.fire(5)
+        p.kilnd.start()
+        wait_for(lambda: "model.breaker" in p.kilnd.log(), 10, "the model's breaker opens")
+        wait_for(lambda: any(r["gate"] == "no_model" for r in p.kilnd.ask(request="why")["reasons"]), 5, "why says so")
+        check(p.kilnd.ask(request="models")["models"][0]["state"] == "quarantined", "models says so")
+    with Place(programs, "--jobs", "5", "--kinds", "img2img", fake="nan", max_batch=1, queue_size=0) as p:
+        p.kilnd.start()
+        wait_for(lambda: "feature.breaker" in p.kilnd.log(), 10, "the feature's breaker opens")
+        p.kilnd.ready()
+        wait_for(lambda: not p.horde.calls("pop")[-1]["request"]["allow_img2img"], 5, "img2img is not offered")
+
+
 def alchemy_is_a_job_like_others(programs):
     with Place(programs, "--forms", "6", env={"KILN_FAKE_FORMS": "caption,nsfw,RealESRGAN_x2plus"},
                forms=["caption", "nsfw", "post-process"], alchemist_name="practice alchemist") as p:
