@@ -79,13 +79,11 @@ uint16_t f32_to_f16(float value)
     return (uint16_t)(sign | rounded >> 13);
 }
 
+/* The same bits one place lower in a half, whose exponent is biased by 8 more; no infinity, one NaN. */
 float f8_e4m3_to_f32(uint8_t b)
 {
-    int exponent = b >> 3 & 15, mantissa = b & 7;
-    float sign = b & 0x80 ? -1.0f : 1.0f;
-    if (exponent == 15 && mantissa == 7) return float_of(0x7fc00000 | (uint32_t)(b & 0x80) << 24);
-    if (exponent == 0) return sign * (float)mantissa * 0x1p-9f;
-    return sign * ldexpf((float)(8 + mantissa), exponent - 10);
+    float half = f16_to_f32((uint16_t)((b & 0x80) << 8 | (b & 0x7f) << 7));
+    return (b & 0x7f) == 0x7f ? float_of(0x7fc00000 | (uint32_t)(b & 0x80) << 24) : half * 256;
 }
 
 float f8_e5m2_to_f32(uint8_t b)
@@ -232,25 +230,58 @@ static bool have_f16c(void)
 }
 #endif
 
+static void widen_f16(float *to, const char *from, int64_t count)
+{
+    int64_t i = have_f16c() ? f16_widen_fast(to, from, count) : 0;
+    for (; i < count; i++) to[i] = f16_to_f32(LOAD(uint16_t, from, i));
+}
+
+/* Through halves, a block at a time; see f8_e4m3_to_f32. */
+static void widen_f8(float *to, const char *from, enum dtype dtype, int64_t count)
+{
+    uint16_t half[256];
+    for (int64_t at = 0; at < count; at += 256) {
+        int64_t n = count - at < 256 ? count - at : 256;
+        const uint8_t *code = (const uint8_t *)from + at;
+        if (dtype == DTYPE_F8_E5M2) {
+            for (int64_t i = 0; i < n; i++) half[i] = (uint16_t)(code[i] << 8);
+            widen_f16(to + at, (const char *)half, n);
+            continue;
+        }
+        for (int64_t i = 0; i < n; i++)
+            half[i] = (uint16_t)((code[i] & 0x80) << 8 | (code[i] & 0x7f) << 7);
+        widen_f16(to + at, (const char *)half, n);
+        for (int64_t i = 0; i < n; i++) to[at + i] *= 256;
+        for (int64_t i = 0; i < n; i++) {
+            if ((code[i] & 0x7f) == 0x7f) to[at + i] = f8_e4m3_to_f32(code[i]);
+        }
+    }
+}
+
+/* Without a branch, so that it becomes vector code. */
+static void narrow_bf16(char *to, const float *from, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t bits = LOAD(uint32_t, from, i);
+        uint32_t rounded = bits + 0x7fff + (bits >> 16 & 1);
+        uint32_t quiet = bits | 0x400000;
+        uint32_t kept = (bits & 0x7fffffff) > 0x7f800000 ? quiet : rounded;
+        STORE(uint16_t, to, i, kept >> 16);
+    }
+}
+
 /* false: the type is not one of the narrow floats, nothing was done */
 static bool widen(float *to, const char *from, enum dtype dtype, int64_t count)
 {
     int64_t i = 0;
     switch (dtype) {
     case DTYPE_F32: memcpy(to, from, (size_t)count * 4); return true;
-    case DTYPE_F16:
-        if (have_f16c()) i = f16_widen_fast(to, from, count);
-        for (; i < count; i++) to[i] = f16_to_f32(LOAD(uint16_t, from, i));
-        return true;
+    case DTYPE_F16: widen_f16(to, from, count); return true;
     case DTYPE_BF16:
         for (; i < count; i++) to[i] = bf16_to_f32(LOAD(uint16_t, from, i));
         return true;
     case DTYPE_F8_E4M3:
-        for (; i < count; i++) to[i] = f8_e4m3_to_f32(LOAD(uint8_t, from, i));
-        return true;
-    case DTYPE_F8_E5M2:
-        for (; i < count; i++) to[i] = f8_e5m2_to_f32(LOAD(uint8_t, from, i));
-        return true;
+    case DTYPE_F8_E5M2: widen_f8(to, from, dtype, count); return true;
     case DTYPE_F64:
         for (; i < count; i++) to[i] = (float)LOAD(double, from, i);
         return true;
@@ -267,9 +298,7 @@ static void narrow(char *to, enum dtype dtype, const float *from, int64_t count)
         if (have_f16c()) i = f16_narrow_fast(to, from, count);
         for (; i < count; i++) STORE(uint16_t, to, i, f32_to_f16(from[i]));
         return;
-    case DTYPE_BF16:
-        for (; i < count; i++) STORE(uint16_t, to, i, f32_to_bf16(from[i]));
-        return;
+    case DTYPE_BF16: narrow_bf16(to, from, count); return;
     default:
         for (; i < count; i++) dtype_set(to, dtype, i, from[i]);
     }
@@ -284,6 +313,10 @@ void dtype_convert(void *to, enum dtype to_dtype, const void *from, enum dtype f
         return;
     }
     bool exact_as_float = from_bytes <= 4 && from_dtype != DTYPE_I32 && from_dtype != DTYPE_U32;
+    if (to_dtype == DTYPE_BF16 && from_dtype == DTYPE_F32) {
+        narrow_bf16(to, from, count);
+        return;
+    }
     if (to_dtype != DTYPE_F64 && (exact_as_float || to_dtype == DTYPE_F32)) {
         float block[512];
         for (int64_t i = 0; i < count; i += 512) {
