@@ -257,12 +257,6 @@ int http_start(struct practice *p, struct error *err)
     p->port = MHD_get_daemon_info(server, MHD_DAEMON_INFO_BIND_PORT)->port;
     p->options.port = p->port; /* the same again after a refuse fault */
     snprintf(p->base_url, sizeof p->base_url, "%s://127.0.0.1:%d", tls ? "https" : "http", p->port);
-    if (p->options.port_file) {
-        FILE *f = fopen(p->options.port_file, "we");
-        if (!f) return error_set(err, ERR_IO, "%s cannot be written", p->options.port_file);
-        fprintf(f, "%d\n", p->port);
-        fclose(f);
-    }
     return 0;
 }
 

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/buf.h"
 #include "base/now.h"
 #include "base/str.h"
 #include "practice.h"
@@ -262,6 +263,17 @@ static void run(struct practice *p)
     }
 }
 
+static int tell_port(struct practice *p, struct error *err)
+{
+    struct buf b;
+    if (!p->options.port_file) return 0;
+    buf_init(&b, 16);
+    int rc = buf_printf(&b, err, "%d\n", p->port);
+    if (!rc) rc = buf_write_file(&b, p->options.port_file, 0644, err);
+    buf_release(&b);
+    return rc;
+}
+
 static void say_end(struct practice *p)
 {
     pthread_mutex_lock(&p->lock);
@@ -317,6 +329,8 @@ int main(int argc, char **argv)
     int rc = p->options.faults ? fault_load(p, p->options.faults, &err) : 0;
     if (!rc) rc = http_start(p, &err);
     if (!rc) rc = fire_start(p, &err);
+    if (!rc) tick(p); /* whoever knows the port finds the first jobs */
+    if (!rc) rc = tell_port(p, &err);
     if (rc) {
         fprintf(stderr, "kiln-practice-horde: %s\n", err.text);
         return 1;
