@@ -149,6 +149,48 @@ def an_hours_outage_loses_nothing(programs):
         return f"{more} requests"
 
 
+def minute(p, count=1):
+    """Turns kilnd's clock; it looks at its alarms at least once a second."""
+    for _ in range(count):
+        p.kilnd.process.send_signal(signal.SIGUSR1)
+        time.sleep(0.05)
+    time.sleep(1.1)
+
+
+def an_engine_without_a_heartbeat_is_killed(programs):
+    with Place(programs, fake="hang,ok", max_batch=1, queue_size=0) as p:
+        p.horde.fire(1)
+        p.kilnd.start()
+        wait_for(lambda: "job.popped" in p.kilnd.log(), 5, "a job")
+        time.sleep(0.3)
+        minute(p)
+        wait_for(lambda: "its heartbeat stopped" in p.kilnd.log(), 5, "the engine is killed")
+        p.all_over(10)
+        check(p.kilnd.term() == 0, "ends with 0")
+        check(set(p.kilnd.states().values()) == {"SETTLED"}, f"{p.kilnd.states()}")
+
+
+def a_silent_pause_is_exposed(programs):
+    with Place(programs) as p:
+        p.kilnd.start()
+        p.kilnd.ready()
+        wait_for(lambda: p.kilnd.ask(request="ledger")["verdict"] == "first figure", 5, "the first figure")
+        p.horde.fire(12)
+        p.all_over()
+        minute(p, 2)
+        wait_for(lambda: p.kilnd.ask(request="ledger")["verdict"] == "agrees", 5, "books and Horde agree")
+        check(p.kilnd.ask(request="status")["unexplained_milli"] == 0, "nothing is unexplained")
+        p.horde.call("POST", "/practice/worker", {"name": "practice kiln", "paused": True})
+        p.horde.fire(1)
+        for _ in range(10):  # fake jobs: told, never credited
+            time.sleep(0.1)
+        wait_for(lambda: p.kilnd.ask(request="status")["jobs_settled"] >= 14, 10, "fake jobs are done")
+        minute(p, 2)
+        minute(p, 2)
+        wait_for(lambda: "ledger.unexplained" in p.kilnd.log(), 5, "the log says so")
+        check(any(r["gate"] == "ledger" for r in p.kilnd.ask(request="why")["reasons"]), "and so does why")
+
+
 def a_second_signal_gives_back_at_once(programs):
     with Place(programs, fake="quiet", max_batch=1, drain_seconds=60) as p:
         p.horde.fire(2)
@@ -181,5 +223,5 @@ def a_hup_reads_all_or_nothing(programs):
 
 if __name__ == "__main__":
     sys.exit(run([v for k, v in list(globals().items()) if callable(v) and getattr(v, "__module__", "") == "__main__"
-                  and k not in ("points", "settle_after")],
+                  and k not in ("points", "settle_after", "minute")],
                  dict(zip(("kilnd", "engine", "horde"), map(os.path.abspath, sys.argv[1:])))))

@@ -291,6 +291,25 @@ def alchemy_is_a_job_like_others(programs):
               "alchemy has no multiplier")
 
 
+def a_device_never_waits_and_nothing_grows(programs):
+    with Place(programs, "--jobs", "80", "--kinds", "txt2img", fake="slow:100", max_batch=1) as p:
+        p.kilnd.start()
+        p.kilnd.ready()
+        proc = f"/proc/{p.kilnd.process.pid}"
+        wait_for(lambda: "job.computed" in p.kilnd.log(), 10, "the first")
+        began, done = time.monotonic(), p.kilnd.log().count("job.computed")
+        early = p.kilnd.ask(request="status")["resident_bytes"], len(os.listdir(proc + "/task"))
+        wait_for(lambda: p.kilnd.log().count("job.computed") >= 80, 60, "all are computed")
+        busy = (80 - done) * 0.1 / (time.monotonic() - began)
+        p.all_over()
+        late = p.kilnd.ask(request="status")["resident_bytes"], len(os.listdir(proc + "/task"))
+        check(late[0] - early[0] < 4 << 20, f"{(late[0] - early[0]) / 2**20:.1f} MiB more")
+        check(late[1] <= early[1] + 4, f"{late[1]} threads, {early[1]} before")  # libcurl's resolver, libuv's pool
+        if "ASAN_OPTIONS" not in os.environ:
+            check(busy >= 0.9, f"the device was busy {busy:.1%} of the time")
+        return f"busy {busy:.1%}"
+
+
 def the_speed_governor_waits_while_untrusted(programs):
     with Place(programs, "--user", "practice-slow-key-0000:newcomer", api_key="practice-slow-key-0000",
                max_batch=1) as p:
