@@ -268,7 +268,25 @@ out:
     return rc;
 }
 
-int vocab_open_folder(struct vocab **v, const char *folder, struct error *err)
+static bool is_there(const char *path)
+{
+    struct stat s;
+    return stat(path, &s) == 0;
+}
+
+static int open_tokenizer_json(struct vocab **v, const char *path, struct error *err)
+{
+    struct buf json;
+    buf_init(&json, FILE_MAX);
+    int rc = buf_read_file(&json, path, err);
+    if (!rc) rc = vocab_parse_tokenizer(v, (const char *)json.data, json.length, err);
+    if (rc) error_wrap(err, rc, "vocabulary %s", path);
+    buf_release(&json);
+    return rc;
+}
+
+/* vocab.json and merges.txt */
+static int open_two_files(struct vocab **v, const char *folder, struct error *err)
 {
     struct buf json, merges;
     buf_init(&json, FILE_MAX);
@@ -286,6 +304,17 @@ int vocab_open_folder(struct vocab **v, const char *folder, struct error *err)
     free(merges_path);
     buf_release(&json);
     buf_release(&merges);
+    return rc;
+}
+
+int vocab_open_folder(struct vocab **v, const char *folder, struct error *err)
+{
+    char *one = alloc_printf("%s/tokenizer.json", folder);
+    char *two = alloc_printf("%s/vocab.json", folder);
+    bool whole = is_there(one) && !is_there(two);
+    int rc = whole ? open_tokenizer_json(v, one, err) : open_two_files(v, folder, err);
+    free(one);
+    free(two);
     return rc;
 }
 
@@ -354,12 +383,6 @@ int vocab_open_merges(struct vocab **v, const char *path, struct error *err)
 /* --- finding it --- */
 
 static const char *const FILE_NAME = "bpe_simple_vocab_16e6.txt.gz";
-
-static bool is_there(const char *path)
-{
-    struct stat s;
-    return stat(path, &s) == 0;
-}
 
 static int open_any(struct vocab **v, const char *path, struct error *err)
 {

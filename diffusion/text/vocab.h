@@ -17,13 +17,15 @@
 
 struct vocab;
 
-/* DIR/vocab.json + DIR/merges.txt; any size, the pocket model's included. */
+/* DIR/vocab.json + DIR/merges.txt, or DIR/tokenizer.json; any size, the pocket model's included. */
 int vocab_open_folder(struct vocab **v, const char *folder, struct error *err);
 /* bpe_simple_vocab_16e6.txt.gz (or the text itself): 49,408 entries. */
 int vocab_open_merges(struct vocab **v, const char *path, struct error *err);
 /* From memory: the two files' bytes. */
 int vocab_parse(struct vocab **v, const char *json, size_t json_bytes, const char *merges,
                 size_t merges_bytes, struct error *err);
+/* From a tokenizer.json. */
+int vocab_parse_tokenizer(struct vocab **v, const char *json, size_t bytes, struct error *err);
 /* The public CLIP vocabulary wherever it was put: $KILN_VOCAB (file or folder), the data folders
  * ($STATE_DIRECTORY, $XDG_DATA_HOME/kiln, ~/.local/share/kiln), then the installed data. The
  * sentence of ERR_NOT_FOUND says how to get it. */

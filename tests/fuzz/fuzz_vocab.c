@@ -34,9 +34,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         const char *s = vocab_symbol(v, id);
         KILN_ASSERT(s && vocab_find(v, s, strlen(s)) == id, "id %d", (int)id);
     }
+    static const char text[] = "ab abab ba \xc4\x80 <|endoftext|>";
     struct tokens t;
     tokens_init(&t);
-    KILN_ASSERT(tokens_encode(&t, v, "ab abab ba \xc4\x80 <|endoftext|>", 29, &err) == 0);
+    KILN_ASSERT(tokens_encode(&t, v, text, sizeof text - 1, &err) == 0);
     for (size_t i = 0; i < t.count; i++) KILN_ASSERT(t.id[i] >= 0 && t.id[i] < vocab_count(v));
     tokens_release(&t);
     vocab_close(v);

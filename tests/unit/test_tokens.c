@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "base/alloc.h"
+#include "base/buf.h"
 #include "diffusion/text/tokens.h"
 #include "diffusion/text/unicode.h"
 
@@ -97,6 +98,53 @@ static void merge_list_makes_the_same_vocabulary(void **state)
     vocab_close(list);
 }
 
+/* vocab.json and merges.txt as one tokenizer.json, both forms of a merge, start and end outside. */
+static void one_file_makes_the_same_vocabulary(void **state)
+{
+    struct vocab *two, *one;
+    struct error err = {0};
+    assert_int_equal(vocab_open_folder(&two, SMALL, NULL), 0);
+    struct buf ids, merges, json;
+    buf_init(&ids, 1 << 20);
+    buf_init(&merges, 1 << 20);
+    buf_init(&json, 1 << 20);
+    assert_int_equal(buf_read_file(&ids, SMALL "/vocab.json", NULL), 0);
+    assert_int_equal(buf_read_file(&merges, SMALL "/merges.txt", NULL), 0);
+    char *end = strstr((char *)ids.data, ",\n\"<|startoftext|>");
+    assert_non_null(end);
+    *end = 0;
+    int last = vocab_count(two) - 1;
+    buf_printf(
+        &json, NULL,
+        "{\"added_tokens\":[{\"id\":%d,\"content\":\"<|startoftext|>\"},"
+        "{\"id\":%d,\"content\":\"<|endoftext|>\"}],\"model\":{\"type\":\"BPE\",\"vocab\":%s},"
+        "\"merges\":[",
+        last - 1, last, (char *)ids.data);
+    int n = 0;
+    for (char *line = strtok(strchr((char *)merges.data, '\n'), "\n"); line;
+         line = strtok(NULL, "\n")) {
+        char *space = strchr(line, ' ');
+        *space = 0;
+        buf_printf(&json, NULL, n % 2 ? "%s[\"%s\",\"%s\"]" : "%s\"%s %s\"", n ? "," : "", line,
+                   space + 1);
+        n++;
+    }
+    buf_append_string(&json, "]}}", NULL);
+    if (vocab_parse_tokenizer(&one, (char *)json.data, json.length, &err)) fail_msg("%s", err.text);
+    assert_int_equal(vocab_count(one), vocab_count(two));
+    assert_true(check_goldens(one, TEST_DATA "/tokens_small.txt") > 250);
+    vocab_close(one);
+    static const char bad[] = "{\"model\":{\"vocab\":{},\"merges\":[[1]]}}";
+    assert_int_equal(vocab_parse_tokenizer(&one, "{}", 2, &err), ERR_FORMAT);
+    assert_non_null(strstr(err.text, "no model.vocab"));
+    assert_int_equal(vocab_parse_tokenizer(&one, bad, sizeof bad - 1, &err), ERR_FORMAT);
+    assert_non_null(strstr(err.text, "merge 1 is not two symbols"));
+    buf_release(&ids);
+    buf_release(&merges);
+    buf_release(&json);
+    vocab_close(two);
+}
+
 static void long_words_take_no_time(void **state)
 {
     enum { LENGTH = 64 * 1024 };
@@ -178,6 +226,7 @@ int main(void)
         cmocka_unit_test(small_vocabulary_is_exact),
         cmocka_unit_test(public_vocabulary_is_exact),
         cmocka_unit_test(merge_list_makes_the_same_vocabulary),
+        cmocka_unit_test(one_file_makes_the_same_vocabulary),
         cmocka_unit_test(long_words_take_no_time),
         cmocka_unit_test(broken_vocabularies_are_refused),
         cmocka_unit_test(utf8_survives_anything),
