@@ -31,6 +31,23 @@ struct server {
     volatile bool stop;
 };
 
+/* The whole request: a body may come in a piece of its own, and closing before it was read resets. */
+static void hear(struct server *s, int c)
+{
+    size_t got = 0, want = sizeof s->heard - 1;
+    while (got < want) {
+        ssize_t n = read(c, s->heard + got, sizeof s->heard - 1 - got);
+        if (n <= 0) break;
+        got += (size_t)n;
+        s->heard[got] = 0;
+        const char *end = strstr(s->heard, "\r\n\r\n");
+        const char *length = strstr(s->heard, "Content-Length: ");
+        if (end)
+            want = (size_t)(end + 4 - s->heard) + (length ? strtoul(length + 16, NULL, 10) : 0);
+    }
+    s->heard[got] = 0;
+}
+
 static void *serve(void *arg)
 {
     struct server *s = arg;
@@ -40,8 +57,7 @@ static void *serve(void *arg)
         int c = accept(s->fd, NULL, NULL);
         if (c < 0) continue;
         s->accepted++;
-        ssize_t got = read(c, s->heard, sizeof s->heard - 1);
-        if (got >= 0) s->heard[got] = 0;
+        hear(s, c);
         for (size_t at = 0; at < s->answer_length;) {
             ssize_t wrote = send(c, s->answer + at, s->answer_length - at, MSG_NOSIGNAL);
             if (wrote <= 0) break;
