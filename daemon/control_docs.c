@@ -257,9 +257,10 @@ void control_fill_models(struct worker *w, struct control_reply *reply)
                                          .sha256 = m->sha256,
                                          .jobs = m->jobs,
                                          .offered = m->offered,
-                                         .queued_mps = NAN,
-                                         .eta_seconds = NAN,
-                                         .kudos_per_second = NAN,
+                                         .queued_mps = w->demand_known ? m->queued_mps : NAN,
+                                         .eta_seconds = w->demand_known ? m->eta_s : NAN,
+                                         .kudos_per_second =
+                                             m->kudos_per_second > 0 ? m->kudos_per_second : NAN,
                                          .note = broken ? "three failures in a row" : ""};
     }
     reply->doc = CONTROL_DOC_MODELS;

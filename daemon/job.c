@@ -207,6 +207,7 @@ void job_checked(struct job *job, double seconds, double joules)
         struct job_image *image = &job->images[i];
         if (image->ended || image->fault[0] || image->state != JOB_GENERATING) continue;
         image->busy = true;
+        image->seconds = seconds / job->count;
         page_result(p, image->id, EFFECT_ENGINE, 200, NULL);
         page_checked(p, image->id, image->bytes.data, image->bytes.length, image->verdict,
                      image->notes, seconds / job->count, joules / job->count);

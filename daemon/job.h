@@ -40,8 +40,9 @@ struct job_image {
     struct backoff backoff;
     struct alarm alarm;
     struct http_call *call;
-    int tries; /* submits that left, also before a restart */
-    bool busy; /* the clerk has a page about it */
+    double seconds; /* of the engine */
+    int tries;      /* submits that left, also before a restart */
+    bool busy;      /* the clerk has a page about it */
     bool ended;
 };
 

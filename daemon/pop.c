@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/now.h"
 #include "base/str.h"
+#include "daemon/demand.h"
 #include "daemon/fault_point.h"
 #include "daemon/job.h"
 #include "proto/horde_error.h"
@@ -125,7 +126,7 @@ static int image_body(struct popper *p, struct buf *body, struct error *err)
     struct capability_set able = worker_able(w);
     for (int i = 0; i < w->model_count; i++) {
         struct worker_model *m = &w->models[i];
-        m->offered = !m->missing && m->broken_until_ms <= now_ms();
+        m->offered = !m->missing && m->broken_until_ms <= now_ms() && demand_wants(w, m);
         if (m->offered) models[count++] = m->name;
     }
     struct horde_pop pop = {

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/now.h"
 #include "base/str.h"
+#include "daemon/demand.h"
 #include "daemon/fault_point.h"
 #include "daemon/job.h"
 #include "daemon/pop.h"
@@ -44,6 +45,7 @@ static void end(struct job_image *image, enum job_event event, int status, const
         page_earn(p, image->id, reward_milli,
                   capability_agent_factor_milli(w->config.bridge_agent));
         budget_end(&w->budget, reward_milli);
+        demand_learn(w, image->job->what, reward_milli, image->seconds);
         w->settled_run++;
     } else {
         w->faulted_run++;

@@ -13,6 +13,7 @@
 #include "base/str.h"
 #include "daemon/account.h"
 #include "daemon/control.h"
+#include "daemon/demand.h"
 #include "daemon/job.h"
 #include "daemon/notify.h"
 #include "daemon/pop.h"
@@ -244,6 +245,7 @@ int worker_start(struct worker *w, struct error *err)
     for (int i = 0; i < w->engine_count; i++) engine_process_start(w->engines[i]);
     on_look(w);
     account_start(w);
+    demand_start(w);
     if (w->config.stats_output_s)
         alarm_set(w->alarms, &w->stats, w->config.stats_output_s * 1000, on_stats, w);
     if (notify_watchdog_ms()) on_watchdog(w);
@@ -361,7 +363,7 @@ static void leave(struct worker *w)
     control_stop(w->control);
     http_stop(w->http);
     struct alarm *all[] = {&w->dispatching, &w->account, &w->stats, &w->drain,
-                           &w->watchdog,    &w->backup,  &w->probe};
+                           &w->watchdog,    &w->backup,  &w->probe, &w->demand};
     for (unsigned i = 0; i < COUNT_OF(all); i++) alarm_drop(all[i]);
     log_info("kilnd.leaving", "settled=%lld faulted=%lld", (long long)w->settled_run,
              (long long)w->faulted_run);

@@ -40,8 +40,8 @@ struct worker_model { /* something the worker may offer */
     int failures; /* in a row; 3 open the breaker */
     int64_t broken_until_ms;
     int64_t jobs;
-    bool offered; /* in the last pop */
-    int loaded_engines;
+    bool offered;                               /* in the last pop */
+    double queued_mps, eta_s, kudos_per_second; /* the Horde's demand; what it earns here */
     char sha256[68];
 };
 
@@ -96,7 +96,7 @@ struct worker {
     struct gate gate;
     struct budget budget;
     struct job *jobs; /* newest first */
-    struct alarm dispatching, account, stats, drain, watchdog, backup, probe;
+    struct alarm dispatching, account, stats, drain, watchdog, backup, probe, demand;
     struct outage outage;
     enum worker_phase phase;
     bool drain_over, recovering;
@@ -104,7 +104,7 @@ struct worker {
 
     /* what the Horde says about the owner */
     char user[128], server_version[32];
-    bool known, trusted;
+    bool known, trusted, demand_known;
     int64_t balance_milli;
     struct ledger_account account_last;
     bool account_known;

@@ -321,6 +321,19 @@ def the_speed_governor_waits_while_untrusted(programs):
         check(submit["t"] - pop["t"] >= 430, f"submitted after {submit['t'] - pop['t']} ms, 437 is the limit")
 
 
+def the_offer_follows_the_demand(programs):
+    models = [{"name": n, "baseline": "stable_diffusion_1", "filepath": "pocket"} for n in ("stable_diffusion", "Deliberate")]
+    with Place(programs, fake="slow:400", max_batch=1, dynamic_models=True, custom_models=models) as p:
+        p.horde.fire(30)
+        p.kilnd.start()
+        p.kilnd.ready()
+        wait_for(lambda: p.horde.calls("models"), 6, "it asks for the demand")
+        wait_for(lambda: p.horde.calls("pop")[-1]["request"]["models"] == ["stable_diffusion"], 10,
+                 "what nobody waits for is not offered")
+        shown = {m["name"]: m for m in p.kilnd.ask(request="models")["models"]}
+        check(shown["stable_diffusion"]["queued_mps"] > 0 and shown["stable_diffusion"]["kudos_per_second"] > 0, f"{shown}")
+
+
 def control_requests_are_answered(programs):
     with Place(programs) as p:
         p.horde.fire(2)
