@@ -17,6 +17,8 @@ static const struct {
     [FAMILY_SDXL_REFINER] = {2, false, true},
 };
 
+/* Exact repeats up to here; 101 against 103 chunks would need 10,403. */
+enum { MATCH_ROWS_MAX = 64 * CHUNK_TOKENS };
 enum { BATCH = 8 }; /* chunks in one pass: bounds memory, prompts of any length */
 
 struct encoded {
@@ -208,30 +210,33 @@ void conditioning_release(struct conditioning *c)
     *c = (struct conditioning){0};
 }
 
-static int repeat(struct conditioning *c, int times, struct error *err)
+/* The rows again and again, up to `rows`. */
+static int extend(struct conditioning *c, int rows, struct error *err)
 {
-    if (times == 1) return 0;
-    size_t own = (size_t)c->rows * (size_t)c->width;
-    float *longer = alloc_try((size_t)times * own, sizeof *longer);
-    if (!longer)
-        return error_set(err, ERR_NO_MEMORY, "no memory for a context of %d rows", c->rows * times);
-    for (int i = 0; i < times; i++)
-        memcpy(longer + (size_t)i * own, c->context, own * sizeof(float));
+    if (rows == c->rows) return 0;
+    size_t width = (size_t)c->width;
+    float *longer = alloc_try((size_t)rows * width, sizeof *longer);
+    if (!longer) return error_set(err, ERR_NO_MEMORY, "no memory for a context of %d rows", rows);
+    for (int at = 0; at < rows; at += c->rows) {
+        int take = rows - at < c->rows ? rows - at : c->rows;
+        memcpy(longer + (size_t)at * width, c->context, (size_t)take * width * sizeof(float));
+    }
     free(c->context);
     c->context = longer;
-    c->rows *= times;
+    c->rows = rows;
     return 0;
 }
 
 int conditioning_match(struct conditioning *a, struct conditioning *b, struct error *err)
 {
-    int x = a->rows, y = b->rows;
+    int64_t x = a->rows, y = b->rows;
     while (y) {
-        int rest = x % y;
+        int64_t rest = x % y;
         x = y;
         y = rest;
     }
-    int a_times = b->rows / x, b_times = a->rows / x; /* x: greatest common divisor */
-    int rc = repeat(a, a_times, err);
-    return rc ? rc : repeat(b, b_times, err);
+    int64_t rows = a->rows / x * b->rows; /* least common multiple; x: greatest divisor */
+    if (rows > MATCH_ROWS_MAX) rows = a->rows > b->rows ? a->rows : b->rows;
+    int rc = extend(a, (int)rows, err);
+    return rc ? rc : extend(b, (int)rows, err);
 }

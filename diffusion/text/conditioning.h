@@ -54,7 +54,8 @@ void conditioning_input(struct clip_input *in, const struct text_side *side, int
 int32_t conditioning_pad(const struct text_side *side, int i);
 
 /* Repeats rows so that both contexts have the same count (attention over exact repeats does not
- * change), for one UNet call over positive and negative together. */
+ * change), for one UNet call over positive and negative together. Where that would take more than
+ * 64 chunks the shorter is repeated to the longer's length, its first chunks once more than the rest. */
 int conditioning_match(struct conditioning *a, struct conditioning *b, struct error *err);
 
 #endif

@@ -500,6 +500,15 @@ static void long_prompts_are_encoded_by_chunk(void **state)
     assert_int_equal(b.rows, 462);
     conditioning_release(&a);
     conditioning_release(&b);
+    a = (struct conditioning){.rows = 101 * 77, .width = 1, .context = alloc_zero(101 * 77, 4)};
+    b = (struct conditioning){.rows = 103 * 77, .width = 1, .context = alloc_zero(103 * 77, 4)};
+    for (int i = 0; i < a.rows; i++) a.context[i] = (float)i;
+    assert_int_equal(conditioning_match(&a, &b, NULL), 0);
+    assert_int_equal(a.rows, 103 * 77);
+    assert_int_equal(b.rows, 103 * 77);
+    assert_true(a.context[101 * 77] == 0 && a.context[103 * 77 - 1] == 2 * 77 - 1);
+    conditioning_release(&a);
+    conditioning_release(&b);
     close_side(&s);
 }
 
