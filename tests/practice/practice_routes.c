@@ -115,7 +115,13 @@ static bool matches(const char *pattern, const char *path, struct call *c)
 /* Only names of this machine: a page in a browser must not reach in by rebinding. */
 static bool host_is_ours(const struct call *c)
 {
-    return !c->host || str_starts(c->host, "127.0.0.1") || str_starts(c->host, "localhost");
+    static const char *const ours[] = {"127.0.0.1", "localhost", "[::1]"};
+    if (!c->host) return true; /* HTTP/1.0; no browser leaves it out */
+    for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
+        size_t n = strlen(ours[i]);
+        if (str_starts(c->host, ours[i]) && (c->host[n] == ':' || c->host[n] == '\0')) return true;
+    }
+    return false;
 }
 
 void route_call(struct practice *p, struct call *c)

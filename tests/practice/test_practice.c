@@ -34,6 +34,7 @@ static pid_t child;
 static char base[64]; /* http://127.0.0.1:PORT */
 static CURL *curl;
 static char log_path[64];
+static const char *host; /* another Host header than the address; NULL: the address */
 static bool reuse; /* libcurl hides a broken connection by trying again when it was used before */
 
 /* ---- starting and talking --------------------------------------------------------------- */
@@ -112,6 +113,7 @@ static struct got call_for(const char *method, const char *path, const char *key
     struct curl_slist *headers = curl_slist_append(NULL, header);
     headers = curl_slist_append(headers, "Content-Type: application/json");
     headers = curl_slist_append(headers, "Expect:");
+    if (host) headers = curl_slist_append(headers, host);
     buf_init(&g.body, 32u << 20);
     curl_easy_reset(curl);
     curl_easy_setopt(curl, CURLOPT_URL, url);
@@ -289,6 +291,11 @@ static void what_a_pop_is_refused_for(void **state)
            400, "PolymorphicNameConflict");
     expect("GET", path, WORKER, NULL, 405, "");
     expect("GET", "/api/v2/nothing", WORKER, NULL, 404, "");
+    host = "Host: 127.0.0.1.example.org";
+    expect("GET", "/api/v2/status/heartbeat", WORKER, NULL, 403, "BadHost");
+    host = "Host: localhost:80";
+    expect("GET", "/api/v2/status/heartbeat", WORKER, NULL, 200, "");
+    host = NULL;
     expect("POST", "/api/v2/generate/async", CLIENT, "{\"prompt\":\"\"}", 400, "MissingPrompt");
     expect("POST", "/api/v2/generate/async", CLIENT,
            "{\"prompt\":\"a\",\"params\":{\"width\":500}}", 400, "");
