@@ -79,6 +79,19 @@ int model_load_part(struct model *m, void *part, model_visit visit, struct weigh
 
 /* ---- what kind of model ---- */
 
+/* Vector inputs belong to SDXL and its refiner; with SD 2 they mean image prompts (unCLIP). */
+static int check_vector(const struct model *m, const struct unet_config *c, const char *path,
+                        struct error *err)
+{
+    bool xl = m->info.family == FAMILY_SDXL || m->info.family == FAMILY_SDXL_REFINER;
+    if (xl == (c->vector > 0)) return 0;
+    return error_set(err, ERR_UNSUPPORTED,
+                     "%s: text states %lld wide with%s a vector input: a relative "
+                     "(unCLIP?) of %s that Kiln does not know",
+                     path, (long long)c->context, c->vector ? "" : "out",
+                     family_people(m->info.family));
+}
+
 static int find_family(struct model *m, const struct unet_config *c, const char *path,
                        struct error *err)
 {
@@ -98,7 +111,7 @@ static int find_family(struct model *m, const struct unet_config *c, const char 
     for (size_t i = 0; i < COUNT_OF(known); i++)
         if (c->context == known[i].context) {
             m->info.family = known[i].family;
-            return 0;
+            return check_vector(m, c, path, err);
         }
     /* another width: a small model of the same make, told by its structure */
     m->info.family = c->vector ? FAMILY_SDXL : c->conv_proj ? FAMILY_SD1 : FAMILY_SD2_512;

@@ -360,11 +360,12 @@ int pipeline_run(struct model *model, const struct image_request *request,
                       .hooks = hooks,
                       .result = &made,
                       .start = now_seconds(),
-                      .guided = request->cfg != 1};
+                      .guided = request->cfg != 1 && !model->unet.config.guidance};
     int rc = image_request_check(request, err);
     if (rc) return rc;
     float *latents = NULL;
     model->unet.circular = request->tiling;
+    model->unet.guidance_scale = request->cfg;
     rc = run_open_control(&run, err);
     if (!rc && request->control_type && request->return_control_map) {
         rc = return_map(&run);

@@ -130,6 +130,23 @@ static struct tensor upsample(struct pass *p, struct unet *m, struct layer *conv
     return layer_conv(p, conv, h, shape, NULL);
 }
 
+/* Distilled networks learn the scale: w = scale - 1 in thousandths, sines first (Luo et al. 2023). */
+static struct tensor add_guidance(struct pass *p, struct unet *m, struct tensor t)
+{
+    int64_t width = m->config.guidance, half = width / 2;
+    float *host = alloc_zero((size_t)width, sizeof *host);
+    for (int64_t k = 0; k < half; k++) {
+        float f = expf((float)k * -(logf(10000.0f) / (float)(half - 1)));
+        float angle = (float)((m->guidance_scale - 1) * 1000) * f;
+        host[k] = sinf(angle);
+        host[half + k] = cosf(angle);
+    }
+    struct tensor w = pass_input(p, host, 2, TENSOR_DIM(1, width));
+    free(host);
+    w = layer_linear(p, &m->time_guidance, w, NULL);
+    return op_add(p, t, op_repeat_batch(p, w, t.dim[0]));
+}
+
 struct tensor unet_time_embedding(struct pass *p, struct unet *m, const double *time, int64_t n,
                                   const struct unet_context *c)
 {
@@ -138,6 +155,7 @@ struct tensor unet_time_embedding(struct pass *p, struct unet *m, const double *
     unet_sinusoid(host, time, (int)n, dim);
     struct tensor t = pass_input(p, host, 2, TENSOR_DIM(n, dim));
     free(host);
+    if (m->config.guidance) t = add_guidance(p, m, t);
     t = layer_linear(p, &m->time1, t, &(struct fuse){.act = ACT_SILU});
     t = layer_linear(p, &m->time2, t, NULL);
     if (c->vector.rank) t = op_add(p, t, c->vector);

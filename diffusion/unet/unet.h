@@ -36,6 +36,7 @@ struct unet_config {
     int64_t context;                /* width of the text states; 0: no cross attention */
     int64_t time;                   /* width of the time embedding (1280) */
     int64_t vector;                 /* width of the vector input (label_emb); 0: none */
+    int64_t guidance;               /* width of the embedded guidance scale (LCM); 0: none */
     int64_t groups;
     bool conv_proj; /* the file keeps proj_in as a 1x1 convolution (SD1) */
 };
@@ -85,13 +86,15 @@ struct unet_level {
 
 struct unet {
     struct unet_config config;
-    struct layer time1, time2, vector1, vector2, conv_in, conv_out;
+    struct layer time1, time2, time_guidance, vector1, vector2, conv_in, conv_out;
     struct norm norm_out;
     struct unet_level level[UNET_LEVELS_MAX];
     struct unet_step mid;
     struct unet_res mid_second;
     int cross_count; /* transformer blocks in all */
-    bool circular;   /* seamless tiling: convolutions wrap around */
+    double
+        guidance_scale; /* what networks with `guidance` are told instead of being called twice */
+    bool circular;      /* seamless tiling: convolutions wrap around */
 };
 
 int unet_init(struct unet *m, const struct unet_config *config, struct error *err);

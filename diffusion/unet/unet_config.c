@@ -161,6 +161,8 @@ int unet_detect(struct unet_config *config, const struct weight_store *store, co
     c.in_channels = in->dim[1];
     c.out_channels = first_dim(either(&p, "out.2.weight", "conv_out.weight"));
     c.time = first_dim(either(&p, "time_embed.0.weight", "time_embedding.linear_1.weight"));
+    c.guidance =
+        second_dim(either(&p, "time_embed.cond_proj.weight", "time_embedding.cond_proj.weight"));
     c.vector = second_dim(either(&p, "label_emb.0.0.weight", "add_embedding.linear_1.weight"));
 
     int rc = found == DIALECT_LDM ? walk_ldm(&c, &p, err) : walk_hf(&c, &p, err);

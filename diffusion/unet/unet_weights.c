@@ -212,6 +212,9 @@ void unet_visit_encoder(struct weight_visitor *v, struct unet *m)
     visit_linear(v, &m->time1, "time_embed.0", "time_embedding.linear_1", c->time, c->channels[0],
                  true);
     visit_linear(v, &m->time2, "time_embed.2", "time_embedding.linear_2", c->time, c->time, true);
+    if (c->guidance)
+        visit_linear(v, &m->time_guidance, "time_embed.cond_proj", "time_embedding.cond_proj",
+                     c->channels[0], c->guidance, false);
     if (c->vector) {
         visit_linear(v, &m->vector1, "label_emb.0.0", "add_embedding.linear_1", c->time, c->vector,
                      true);
