@@ -58,6 +58,7 @@ int run_open_control(struct run *run, struct error *err)
         if (rc) return rc;
         m->control_path = alloc_string(r->control_path);
     }
+    control_net_set_circular(m->control, r->tiling);
     run->control = m->control;
     return 0;
 }

@@ -268,6 +268,11 @@ const char *control_net_path(const struct control_net *net)
 
 /* ---- running ---- */
 
+void control_net_set_circular(struct control_net *net, bool circular)
+{
+    net->encoder.circular = circular;
+}
+
 struct tensor control_net_hint(struct pass *p, struct control_net *net, struct tensor picture)
 {
     struct tensor h = picture;

@@ -21,6 +21,9 @@ int control_net_open(struct control_net **net, struct model *m, const char *path
 void control_net_close(struct control_net *net);
 const char *control_net_path(const struct control_net *net);
 
+/* Seamless tiling, as the UNet's. */
+void control_net_set_circular(struct control_net *net, bool circular);
+
 /* The hint picture [N,8h,8w,3] in [0,1], circular as the UNet; made once for all steps: [N,h,w,C]. */
 struct tensor control_net_hint(struct pass *p, struct control_net *net, struct tensor picture);
 int control_net_context(struct unet_context *c, struct pass *p, struct control_net *net,
