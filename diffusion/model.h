@@ -49,6 +49,7 @@ struct model {
     struct noise_levels levels;
     struct pass_memory memory;  /* of the network passes, reused from job to job */
     struct pass_memory context; /* of what lives through one job */
+    size_t touched_bytes;       /* of `memory`, by the largest job so far: resident already */
 };
 
 /* The vocabulary and the text encoders (model_text.c). `folder` is the diffusers folder, or NULL for

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/free_memory.h"
 #include "base/now.h"
 #include "base/str.h"
 #include "diffusion/pipeline_run.h"
@@ -350,6 +351,17 @@ static void release(struct run *run)
     run->m->unet.circular = false;
 }
 
+/* Passes fail with ERR_NO_MEMORY where the system would end the process instead. */
+#define SPARE_BYTES (192u << 20)
+
+static void limit_memory(struct model *m)
+{
+    size_t left = m->device->host_memory ? free_memory_bytes() : SIZE_MAX;
+    if (left == SIZE_MAX) return;
+    left += m->touched_bytes;
+    m->memory.limit_bytes = left > 2 * SPARE_BYTES ? left - SPARE_BYTES : SPARE_BYTES;
+}
+
 int pipeline_run(struct model *model, const struct image_request *request,
                  const struct pipeline_hooks *hooks, struct pipeline_result *result,
                  struct error *err)
@@ -366,6 +378,7 @@ int pipeline_run(struct model *model, const struct image_request *request,
     float *latents = NULL;
     model->unet.circular = request->tiling;
     model->unet.guidance_scale = request->cfg;
+    limit_memory(model);
     rc = run_open_control(&run, err);
     if (!rc && request->control_type && request->return_control_map) {
         rc = return_map(&run);
@@ -377,6 +390,7 @@ int pipeline_run(struct model *model, const struct image_request *request,
         if (!rc) rc = decode(&run, latents, err);
     }
     free(latents);
+    if (made.peak_bytes > model->touched_bytes) model->touched_bytes = made.peak_bytes;
     release(&run);
     if (rc) {
         pipeline_result_release(&made);

@@ -14,6 +14,7 @@
 #include "base/arena.h"
 #include "base/buf.h"
 #include "base/error.h"
+#include "base/free_memory.h"
 #include "base/now.h"
 #include "base/str.h"
 
@@ -50,7 +51,8 @@ static void file_round_trip_is_whole(void **state)
     struct error err = {0};
     buf_init(&out, 1 << 20);
     buf_init(&in, 1 << 20);
-    for (int i = 0; i < 100000; i++) assert_int_equal(buf_append(&out, &(char){(char)i}, 1, &err), 0);
+    for (int i = 0; i < 100000; i++)
+        assert_int_equal(buf_append(&out, &(char){(char)i}, 1, &err), 0);
     assert_int_equal(buf_write_file(&out, path, 0600, &err), 0);
     assert_int_equal(buf_read_file(&in, path, &err), 0);
     assert_int_equal(in.length, out.length);
@@ -84,7 +86,9 @@ static void text_is_cut_and_cleaned(void **state)
     char to[16];
     assert_int_equal(str_copy(to, 4, "ab\xc3\xa4"), 2);
     assert_string_equal(to, "ab");
-    str_clean(to, sizeof to, "a\x1b[31mb\n\xe2\x80\xae" "c\xff");
+    str_clean(to, sizeof to,
+              "a\x1b[31mb\n\xe2\x80\xae"
+              "c\xff");
     assert_string_equal(to, "a[31mbc?");
     assert_true(str_is_utf8("\xc3\xa4", 2));
     assert_false(str_is_utf8("\xc0\x80", 2));
@@ -110,6 +114,12 @@ static void near_names_are_found(void **state)
     assert_int_equal(str_distance("kitten", "sitting"), 3);
 }
 
+static void free_memory_is_less_than_all(void **state)
+{
+    size_t all = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+    assert_in_range(free_memory_bytes(), 1 << 20, all);
+}
+
 static void clock_turns(void **state)
 {
     int64_t before = now_ms();
@@ -124,10 +134,14 @@ static void clock_turns(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(error_keeps_the_inner_sentence), cmocka_unit_test(buffer_stops_at_its_limit),
-        cmocka_unit_test(file_round_trip_is_whole),       cmocka_unit_test(arena_counts_and_limits),
-        cmocka_unit_test(text_is_cut_and_cleaned),        cmocka_unit_test(near_names_are_found),
+        cmocka_unit_test(error_keeps_the_inner_sentence),
+        cmocka_unit_test(buffer_stops_at_its_limit),
+        cmocka_unit_test(file_round_trip_is_whole),
+        cmocka_unit_test(arena_counts_and_limits),
+        cmocka_unit_test(text_is_cut_and_cleaned),
+        cmocka_unit_test(near_names_are_found),
         cmocka_unit_test(clock_turns),
+        cmocka_unit_test(free_memory_is_less_than_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
