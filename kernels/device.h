@@ -17,11 +17,14 @@
 
 struct device {
     const struct kernels *kernels;
-    char name[64];  /* "cpu" */
-    char label[96]; /* for people and provenance: "AMD EPYC, 2 threads, avx512" */
+    char name[64];            /* "cpu" */
+    char label[96];           /* for people and provenance: "AMD EPYC, 2 threads, avx512" */
     enum dtype default_dtype; /* activation dtype when nothing is asked: F32 or BF16, or F16 */
     bool host_memory;         /* tensors can be read by the host directly */
     void *state;              /* the back end's own */
+    /* What the device reaches with nothing but multiply-adds and nothing but copies (TFLOP/s, GB/s);
+     * NULL where nobody measures it. */
+    int (*peak)(struct device *d, double *tflops, double *gigabytes, struct error *err);
     void (*close)(struct device *d);
 };
 

@@ -1,12 +1,19 @@
 /*
  * attention.h - launchers of attention, forward and backward.
  *
- * Place    cuda_attention.c picks one of three ways:
- *          flash     16-bit storage, head size a multiple of 8 up to 160, rows and pitches of 16
- * bytes slabs     16-bit storage, head size up to 512 (the VAE's): product, softmax, product, for a
- * slab of queries at a time (attention_softmax is the middle) simple    everything else: F32, odd
- * head sizes up to 512 Failure  a CUDA error number. Source   Dao, FlashAttention-2 (2023),
- * algorithms 1 and 2; softmax in base 2.
+ * Place    cuda_attention.c picks one of three ways.
+ *
+ *          flash: 16-bit storage, even head sizes up to 160. `aligned` says that the head size is
+ *          a multiple of 8 and rows begin at 16 bytes, which allows asynchronous copies.
+ *
+ *          slabs: 16-bit storage, aligned, head sizes up to 512 (the VAE's). Product, softmax,
+ *          product, a slab of queries at a time; attention_softmax is the middle.
+ *
+ *          simple: everything else, one row a warp.
+ *
+ * Failure  a CUDA error number. shared_limit is what a block may have: sm_75 has too little for
+ *          the largest one-tile form.
+ * Source   Dao, FlashAttention-2 (2023), algorithms 1 and 2; softmax in base 2.
  */
 #ifndef KERNELS_CUDA_ATTENTION_H
 #define KERNELS_CUDA_ATTENTION_H
@@ -18,8 +25,10 @@ extern "C" {
 
 enum { ATTENTION_FLASH_D = 160, ATTENTION_SIMPLE_D = 512 };
 
-int attention_flash_f16(const struct attention_args *a, int aligned, void *stream);
-int attention_flash_bf16(const struct attention_args *a, int aligned, void *stream);
+int attention_flash_f16(const struct attention_args *a, int aligned, size_t shared_limit,
+                        void *stream);
+int attention_flash_bf16(const struct attention_args *a, int aligned, size_t shared_limit,
+                         void *stream);
 int attention_simple(const struct attention_args *a, void *stream);
 
 /* p[i, j] = exp(scale (s[i, j] - max)), 16 bit, zero up to p_pitch; over[i] = 1 / sum; lse when not

@@ -129,7 +129,8 @@ int flash_launch_one(const char *name, const attention_args *p, void *stream)
         name, grid, flash_threads, flash_shared<D, KEYS, ONCE>(), stream, *p);
 }
 
-template <class T> int flash_launch(const attention_args *p, bool aligned, void *stream)
+template <class T>
+int flash_launch(const attention_args *p, bool aligned, size_t shared_limit, void *stream)
 {
     /* odd head sizes and rows go through the nearest of three */
     if (!aligned) {
@@ -144,7 +145,7 @@ template <class T> int flash_launch(const attention_args *p, bool aligned, void 
     X(40, 64, 3, 3) X(64, 64, 3, 2) X(80, 64, 2, 2) X(128, 32, 2, 2) X(160, 32, 2, 2)
 #define X(size, keys, blocks, blocks_once)                                                         \
     if (p->d <= size) {                                                                            \
-        if (p->lk > 64 && p->lk <= 80)                                                             \
+        if (p->lk > 64 && p->lk <= 80 && flash_shared<size, 80, true>() <= (int)shared_limit)      \
             return flash_launch_one<T, size, 80, true, true, blocks_once>("flash_" #size "_once",  \
                                                                           p, stream);              \
         return flash_launch_one<T, size, keys, false, true, blocks>("flash_" #size, p, stream);    \

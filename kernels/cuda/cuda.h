@@ -69,6 +69,9 @@ int cuda_linear_geglu(struct device *d, const struct linear_args *a, struct erro
 /* Every word of wrap.h on small numbers, as selftest.h says. ERR_DEVICE when one computes wrongly. */
 int cuda_selftest(struct device *d, struct error *err);
 
+/* device.peak: the best of some runs of the loops in peak.h */
+int cuda_peak(struct device *d, double *tflops, double *gigabytes, struct error *err);
+
 /* cuda_tile.c: which tile and how many splits, from a cost model of the card */
 struct cuda_tile {
     enum gemm_tile tile;

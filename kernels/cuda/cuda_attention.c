@@ -129,11 +129,12 @@ int cuda_attention(struct device *d, const struct attention_args *a, struct erro
     if (rc || !a->lq || !a->n) return rc;
     enum way way = way_of(d, a);
     if (way == WAY_SIMPLE) return runtime_check(attention_simple(a, stream), "attention", err);
-    if (way != WAY_SLABS)
-        return runtime_check(a->dtype == DTYPE_F16
-                                 ? attention_flash_f16(a, way == WAY_FLASH, stream)
-                                 : attention_flash_bf16(a, way == WAY_FLASH, stream),
-                             "attention", err);
+    if (way != WAY_SLABS) {
+        size_t limit = cuda_state(d)->runtime.shared_limit;
+        int code = a->dtype == DTYPE_F16 ? attention_flash_f16(a, way == WAY_FLASH, limit, stream)
+                                         : attention_flash_bf16(a, way == WAY_FLASH, limit, stream);
+        return runtime_check(code, "attention", err);
+    }
     for (int64_t image = 0; image < a->n && !rc; image++)
         for (int64_t head = 0; head < a->heads && !rc; head++)
             rc = slabs_of_head(d, a, image, head, err);

@@ -137,6 +137,7 @@ PLUGIN_EXPORT int cuda_device_open(struct device **device, const char *options, 
     d->state = s;
     d->kernels = &cuda_kernels;
     d->close = cuda_device_close;
+    d->peak = cuda_peak;
     d->default_dtype = DTYPE_F16;
     snprintf(d->name, sizeof d->name, "cuda:%d", (int)index);
     snprintf(d->label, sizeof d->label, "%.80s, sm_%d", s->runtime.label, s->runtime.capability);

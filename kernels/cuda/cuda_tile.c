@@ -33,8 +33,8 @@ static double cost(const struct cuda_state *s, const struct gemm_args *g, enum g
     return time;
 }
 
-struct cuda_tile cuda_tile_choose(const struct cuda_state *s, const struct gemm_args *g,
-                                  bool transposed)
+static bool choose(struct cuda_tile *chosen, const struct cuda_state *s, const struct gemm_args *g,
+                   bool transposed, int forced_tile)
 {
     struct cuda_tile best = {GEMM_64X80, 1, g->k};
     double best_cost = 0;
@@ -43,11 +43,11 @@ struct cuda_tile cuda_tile_choose(const struct cuda_state *s, const struct gemm_
         struct gemm_tile_shape shape = gemm_tile_shape((enum gemm_tile)tile, transposed);
         if ((size_t)shape.shared_bytes > s->runtime.shared_limit) continue;
         if (g->epilogue.geglu && !shape.takes_geglu) continue;
-        if (s->forced_tile >= 0 && s->forced_tile != tile) continue;
+        if (forced_tile >= 0 && forced_tile != tile) continue;
+        bool whole = g->epilogue.geglu || g->partial || g->keep_scratch; /* cannot be split */
         for (int splits = 1; splits <= 16; splits *= 2) {
-            if (splits > 1 && (g->epilogue.geglu || g->partial || g->keep_scratch)) break;
-            if (s->forced_splits && !g->partial && !g->keep_scratch && splits != s->forced_splits)
-                continue;
+            if (splits > 1 && whole) break;
+            if (s->forced_splits && !whole && splits != s->forced_splits) continue;
             int k_per_split = (g->k + splits - 1) / splits;
             k_per_split = (k_per_split + 31) / 32 * 32;
             if (splits > 1 && (int64_t)k_per_split * (splits - 1) >= g->k) break;
@@ -60,5 +60,16 @@ struct cuda_tile cuda_tile_choose(const struct cuda_state *s, const struct gemm_
         }
     }
     if (best.splits == 1) best.k_per_split = (g->k + 31) / 32 * 32;
-    return best;
+    *chosen = best;
+    return found;
+}
+
+struct cuda_tile cuda_tile_choose(const struct cuda_state *s, const struct gemm_args *g,
+                                  bool transposed)
+{
+    struct cuda_tile tile;
+    if (s->forced_tile >= 0 && choose(&tile, s, g, transposed, s->forced_tile)) return tile;
+    bool found = choose(&tile, s, g, transposed, -1);
+    KILN_ASSERT(found, "no tile for %d x %d x %d", g->m, g->n, g->k);
+    return tile;
 }

@@ -2,7 +2,8 @@
  * pointwise.h - launchers of everything that is bound by memory and needs no statistics.
  *
  * Place    cuda_pointwise.c and cuda_weight.c call them; arguments are those of kernels.h, with
- * every pointer on the device. Failure  a CUDA error number.
+ *          every pointer on the device.
+ * Failure  a CUDA error number.
  */
 #ifndef KERNELS_CUDA_POINTWISE_H
 #define KERNELS_CUDA_POINTWISE_H

@@ -2,14 +2,16 @@
  * runtime.h - the few calls of the CUDA runtime that the host side makes.
  *
  * Place    below cuda_*.c. runtime_cuda.c is the real one; emulator/runtime_emulated.c runs the
- * same host code over the emulator. Owner    struct runtime belongs to a cuda device; one stream,
- * one thread. Failure  runtime_open tells in a sentence what is missing (driver, GPU, a driver that
- * is too old, a GPU without tensor cores). The rest returns a CUDA error number; runtime_check
- * turns it into an ERR_*: no memory, or the device failed and the process must be replaced.
+ *          same host code over the emulator.
+ * Owner    struct runtime belongs to a cuda device; one stream, one thread.
+ * Failure  runtime_open tells in a sentence what is missing (driver, GPU, a newer driver, tensor
+ *          cores). The rest returns a CUDA error number; runtime_check turns it into an ERR_*: no
+ *          memory, or the device failed and the process must be replaced.
  */
 #ifndef KERNELS_CUDA_RUNTIME_H
 #define KERNELS_CUDA_RUNTIME_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/error.h"
@@ -26,6 +28,7 @@ struct runtime {
     size_t shared_limit; /* bytes a block */
     size_t memory_bytes;
     int driver; /* 13000 */
+    bool emulated;
 };
 
 int runtime_open(struct runtime *r, int index, struct error *err);

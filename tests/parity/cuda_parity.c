@@ -266,6 +266,7 @@ int cuda_parity_main(const char *name, const struct CMUnitTest *tests, size_t co
         {.target = 80, .seed = 0, .check_races = true, .check_global = true},
         {.target = 86, .seed = 11, .check_races = true, .check_global = true},
         {.target = 120, .seed = 12, .check_races = true, .check_global = true},
+        {.target = 75, .seed = 0, .check_races = true, .check_global = true},
     };
     int failed = 0;
     shared = p;

@@ -74,8 +74,9 @@ void cuda_parity_finish(struct cuda_parity *p);
 /* What the last comparison measured: ratio of root mean squares. */
 void cuda_parity_summary(void);
 
-/* Runs the tests three times: in file order and with two seeded orders of blocks, warps and lanes,
- * the race and block checks on. Returns the number of failed tests. */
+/* Runs the tests four times: in file order, with two seeded orders of blocks, warps and lanes, and
+ * with the limits and instructions of sm_75;
+ * the race and block checks are on. Returns the number of failed tests. */
 int cuda_parity_main(const char *name, const struct CMUnitTest *tests, size_t count,
                      struct cuda_parity *p);
 

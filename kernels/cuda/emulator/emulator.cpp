@@ -473,6 +473,8 @@ static void run_block(unsigned x, unsigned y, unsigned z, unsigned grid_x, size_
 static int start_machine()
 {
     if (machine.lanes) return 0;
+    const char *fail = getenv("KILN_EMULATOR_FAIL");
+    if (fail && !machine.options.fail_at) machine.options.fail_at = strtoull(fail, nullptr, 10);
     if (!machine.options.target) machine.options.target = 80;
     machine.lanes = (struct lane *)calloc(max_threads, sizeof *machine.lanes);
     if (!machine.lanes || !fiber_pool_reserve(max_threads)) return 2;
@@ -504,6 +506,11 @@ int emulator_launch(const char *name, emulator_body body, const void *params, un
     machine.body = body;
     machine.params = params;
     machine.counts.launches++;
+    if (machine.options.fail_at && machine.counts.launches >= machine.options.fail_at) {
+        snprintf(machine.failure, sizeof machine.failure, "an illegal address, as was asked for");
+        machine.failed = true;
+        return 700;
+    }
     rc = check_launch(grid_y, grid_z, block, shared_bytes);
     if (rc) return rc;
     machine.threads = (int)block;

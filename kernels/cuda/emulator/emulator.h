@@ -30,6 +30,8 @@ struct emulator_options {
     int target;        /* 75, 80, 86, 89, 90 or 120: limits and instruction forms; 0: 80 */
     uint64_t seed;     /* 0: file order of warps and lanes; else a seeded shuffle */
     bool check_races;  /* shadow of shared memory */
+    uint64_t fail_at;  /* this launch and all after it fail as a broken card's do; 0: none. Also
+                          KILN_EMULATOR_FAIL, for programs */
     bool check_global; /* shadow of device memory (two blocks, one cell) */
 };
 

@@ -15,6 +15,7 @@ int runtime_open(struct runtime *r, int index, struct error *err)
     emulator_get(&options);
     *r = (struct runtime){.capability = options.target,
                           .multiprocessors = 4,
+                          .emulated = true,
                           .shared_limit = emulator_shared_limit(options.target),
                           .memory_bytes = (size_t)8 << 30};
     str_copy(r->label, sizeof r->label, "emulated GPU");
