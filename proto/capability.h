@@ -63,9 +63,9 @@
     X(REALESRGAN_X4PLUS_ANIME, "RealESRGAN_x4plus_anime_6B", 1)                                    \
     X(NMKD_SIAX, "NMKD_Siax", 1)                                                                   \
     X(ANIME_SHARP, "4x_AnimeSharp", 1)                                                             \
-    X(GFPGAN, "GFPGAN", 1)                                                                         \
-    X(CODEFORMERS, "CodeFormers", 1)                                                               \
-    X(STRIP_BACKGROUND, "strip_background", 1)                                                     \
+    X(GFPGAN, "GFPGAN", 0)                                                                         \
+    X(CODEFORMERS, "CodeFormers", 0)                                                               \
+    X(STRIP_BACKGROUND, "strip_background", 0)                                                     \
     X(NOMOS8KSC, "4xNomos8kSC", 0)                                                                 \
     X(LSDIRPLUS, "4xLSDIRplus", 0)                                                                 \
     X(NOMOSWEBPHOTO, "4xNomosWebPhoto_RealPLKSR", 0)                                               \
