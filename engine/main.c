@@ -13,6 +13,7 @@
 #include "base/now.h"
 #include "base/str.h"
 #include "engine/engine.h"
+#include "engine/engine_bench.h"
 #include "proto/capability.h"
 
 static const char usage[] =
@@ -142,6 +143,7 @@ int main(int argc, char **argv)
     struct engine *e = calloc(1, sizeof *e);
     struct error err = {0};
     log_start("kiln-engine", LOG_WARN);
+    if (argc > 1 && str_equal(argv[1], "bench")) return engine_bench_main(argc - 1, argv + 1);
     int code = parse_options(&o, argc, argv);
     if (code || !e) return code ? code : 1;
     now_start();

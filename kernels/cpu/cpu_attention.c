@@ -305,6 +305,7 @@ int cpu_attention(struct device *d, const struct attention_args *a, struct error
     size_t blocks = (size_t)(a->n * a->heads * t.k_blocks);
     int rc = cpu_scratch_start(d, blocks * t.v_block_bytes + 128, err);
     if (rc) return rc;
+    cpu_state(d)->flops += 4.0 * (double)(a->n * a->heads * a->lq) * (double)(a->lk * a->d);
     t.v = cpu_scratch_take(d, blocks * t.v_block_bytes);
     pool_run(cpu_state(d)->pool, (int64_t)blocks, values_task, &t);
     pool_run(cpu_state(d)->pool, a->n * a->heads * t.q_blocks, queries_task, &t);

@@ -180,6 +180,7 @@ int cpu_attention_grad(struct device *d, const struct attention_grad_args *g, st
     int threads = cpu_state(d)->threads;
     int rc = cpu_scratch_start(d, t.memory_bytes * (size_t)threads + 64, err);
     if (rc) return rc;
+    cpu_state(d)->flops += 10.0 * (double)(a->n * a->heads * a->lq) * (double)(a->lk * a->d);
     t.memory = cpu_scratch_take(d, t.memory_bytes * (size_t)threads);
     pool_run(cpu_state(d)->pool, a->n * a->heads, head_task, &t);
     return 0;

@@ -224,6 +224,11 @@ double cpu_peak_gflops(struct device *d, enum dtype dtype, double seconds)
     return sum;
 }
 
+double cpu_flops(struct device *d)
+{
+    return cpu_state(d)->flops;
+}
+
 static void cpu_device_close(struct device *d)
 {
     struct cpu_state *s = cpu_state(d);

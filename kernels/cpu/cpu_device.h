@@ -26,6 +26,7 @@ struct cpu_state {
     /* grows to what the largest kernel so far needed: packed keys, statistics, biases */
     char *scratch;
     size_t scratch_bytes, scratch_used;
+    double flops; /* products and sums of matrix kernels so far */
 };
 
 /* options: NULL (one thread a core) or a thread count in decimal. */
@@ -34,6 +35,9 @@ int cpu_device_open(struct device **device, const char *options, struct error *e
 /* What the device could do at most: GFLOP/s of products from registers, all threads, measured now
  * (`seconds` long). */
 double cpu_peak_gflops(struct device *d, enum dtype dtype, double seconds);
+
+/* Operations that linear, convolution, attention and their derivatives have done on this device. */
+double cpu_flops(struct device *d);
 
 static inline struct cpu_state *cpu_state(struct device *d)
 {

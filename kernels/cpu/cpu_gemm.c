@@ -196,6 +196,7 @@ static void choose_cut(struct cut *cut, const struct gemm *g, int threads)
 void gemm_run(struct device *d, const struct gemm *g)
 {
     if (g->m <= 0 || g->n <= 0) return;
+    cpu_state(d)->flops += 2.0 * (double)g->m * (double)g->n * (double)g->k;
     struct cut cut = {.device = d, .g = g};
     cut.slices = div_up(g->k, g->a_dtype == DTYPE_BF16 ? 2 * GEMM_STEPS : GEMM_STEPS);
     choose_cut(&cut, g, cpu_state(d)->threads);

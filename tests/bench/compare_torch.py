@@ -1,6 +1,6 @@
 """Kiln and torch on the same checkpoint, alternating.
 
-usage: compare_torch.py BENCH_MODEL FOLDER [bf16|f32] [ROUNDS] [SIZE]
+usage: compare_torch.py KILN FOLDER [bf16|f32] [ROUNDS] [SIZE]
 
 Each round runs the whole of one, then the whole of the other, each in a process of its own with two
 threads (THREADS changes that): load, text encoder, guided UNet steps, decoder. Printed are medians of
@@ -72,14 +72,16 @@ def measure(command, results):
 
 
 def main():
-    bench, folder = sys.argv[1:3]
+    kiln, folder = sys.argv[1:3]
     dtype = sys.argv[3] if len(sys.argv) > 3 else "bf16"
     rounds = int(sys.argv[4]) if len(sys.argv) > 4 else 2
     size = sys.argv[5] if len(sys.argv) > 5 else "512"
     ours, theirs = {}, {}
     threads = os.environ.get("THREADS", "2")
     for _ in range(rounds):
-        measure([bench, folder, dtype, "cpu:" + threads, "3", size], ours)
+        measure([kiln, "bench", "engine", "--model", folder, "--precision",
+                 {"f32": "fp32"}.get(dtype, dtype), "--device", "cpu:" + threads, "--rounds", "3",
+                 "--size", size], ours)
         measure([sys.executable, __file__, "--torch", folder, dtype, "3", size], theirs)
     print(f"{dtype}, {size}x{size}, {threads} threads, {rounds} rounds, load "
           f"{os.getloadavg()[0]:.1f}")

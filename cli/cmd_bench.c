@@ -1,0 +1,49 @@
+/* cmd_bench.c - how fast this machine is: starts the engine program with the same arguments. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/data_path.h"
+#include "base/str.h"
+#include "cli/command.h"
+
+static int run(int argc, char **argv)
+{
+    if (argc < 2 || !str_equal(argv[1], "engine"))
+        return command_usage(&command_bench, "say what to measure: engine");
+    const char *named = getenv("KILN_ENGINE");
+    char *path = named && *named ? alloc_string(named) : data_path_program("kiln-engine");
+    struct error err = {0};
+    if (!path) {
+        error_set(&err, ERR_NOT_FOUND, "kiln-engine is not beside kiln; KILN_ENGINE can name it");
+        return command_fail(&command_bench, &err);
+    }
+    /* kiln bench engine ARGS becomes kiln-engine bench ARGS */
+    char **child = alloc_zero((size_t)argc + 2, sizeof *child);
+    child[0] = path;
+    child[1] = (char *)(uintptr_t) "bench";
+    for (int i = 2; i < argc; i++) child[i] = argv[i];
+    fflush(stdout);
+    execv(path, child);
+    error_set_errno(&err, ERR_NOT_FOUND, errno, "starting %s", path);
+    free(child);
+    free(path);
+    return command_fail(&command_bench, &err);
+}
+
+const struct command command_bench = {
+    .name = "bench",
+    .summary = "measure how fast this machine runs a model",
+    .usage =
+        "usage: kiln bench engine --model PATH [--precision P] [--device NAME]\n"
+        "                         [--size PIXELS] [--rounds N] [--json]\n"
+        "\n"
+        "Loads a checkpoint and times its parts: text encoder, one guided UNet step, decoder;\n"
+        "seconds on the wall and of processor time, GFLOP/s and the share of what the\n"
+        "processor's multipliers can do, measured in the same run.\n"
+        "`kiln bench engine --help` explains the options.\n",
+    .run = run,
+};
