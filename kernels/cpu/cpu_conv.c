@@ -4,6 +4,7 @@
 #include "kernels/cpu/cpu_fill.h"
 #include "kernels/cpu/cpu_pack.h"
 #include "kernels/cpu/cpu_table.h"
+#include "kernels/cpu/cpu_winograd.h"
 
 #include <stdlib.h>
 
@@ -164,6 +165,7 @@ static void run_rows(struct device *d, struct conv *c, const void *b, int64_t n,
 int cpu_conv2d(struct device *d, const struct conv2d_args *a, struct error *err)
 {
     CPU_CHECK_DTYPE(a->dtype, "conv2d");
+    if (winograd_suits(a)) return winograd_conv2d(d, a, err);
     struct conv c = {.window = window_of(a)};
     const void *b;
     bool phases = by_phases(a);

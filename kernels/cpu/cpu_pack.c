@@ -125,6 +125,20 @@ static void phase_span(int phase, int t, int *first, int *last)
     for (*last = *first; *last < 2 && phase_meets(phase, t, *last + 1);) ++*last;
 }
 
+/* U = G g G^T: element (i, j) of each channel's 4x4 */
+static const float winograd_g[4][3] = {{1, 0, 0}, {.5f, .5f, .5f}, {.5f, -.5f, .5f}, {0, 0, 1}};
+
+static void winograd_row(float *to, const float *from, int64_t channels, const float *gi,
+                         const float *gj)
+{
+    for (int64_t i = 0; i < channels; i++, from += 9) {
+        float r[3];
+        for (int a = 0; a < 3; a++)
+            r[a] = gj[0] * from[a * 3] + gj[1] * from[a * 3 + 1] + gj[2] * from[a * 3 + 2];
+        to[i] = gi[0] * r[0] + gi[1] * r[1] + gi[2] * r[2];
+    }
+}
+
 /* One tap of B (or one tap of one phase) from a row of [channel][taps] floats. */
 static void tap_row(const struct packing *p, float *to, const float *from, int64_t channels,
                     int tap)
@@ -132,6 +146,10 @@ static void tap_row(const struct packing *p, float *to, const float *from, int64
     const int64_t taps = p->kh * p->kw;
     if (p->form == PACK_FORWARD) {
         for (int64_t i = 0; i < channels; i++) to[i] = from[i * taps + tap];
+        return;
+    }
+    if (p->form == PACK_WINOGRAD) {
+        winograd_row(to, from, channels, winograd_g[tap / 4], winograd_g[tap % 4]);
         return;
     }
     int y0, y1, x0, x1; /* tap counts phase * 4 + coarse tap */
@@ -153,7 +171,7 @@ static void pack_taps(const struct packing *p, int64_t n0, char *memory)
 {
     const int64_t taps = p->kh * p->kw, size = p->dtype == DTYPE_BF16 ? 2 : 4;
     const int out_taps = p->form == PACK_FORWARD ? (int)taps : 16;
-    const int out_per_b = p->form == PACK_FORWARD ? (int)taps : 4;
+    const int out_per_b = p->form == PACK_FORWARD ? (int)taps : p->form == PACK_PHASES ? 4 : 1;
     const int64_t most = taps > 16 ? taps : 16;
     const int64_t block = TAP_FLOATS / most < 2 ? 2 : TAP_FLOATS / most / 2 * 2;
     const int64_t pitch = block * size, rows = p->n - n0 < GEMM_NR ? p->n - n0 : GEMM_NR;
@@ -220,7 +238,7 @@ static void pack_task(void *context, int64_t task, int worker)
     int64_t phase = task / p->panels, index = task % p->panels;
     char *panel = p->to + p->b_bytes * (size_t)phase + (size_t)(index * p->steps * GEMM_NR) * 4;
     bool whole_words = p->dtype == DTYPE_F32 || p->c % 2 == 0;
-    if (p->form == PACK_PHASES && whole_words) {
+    if (p->form == PACK_WINOGRAD || (p->form == PACK_PHASES && whole_words)) {
         if (phase == 0) pack_taps(p, index * GEMM_NR, cpu_worker_memory(p->device, worker));
         return;
     }
@@ -268,6 +286,7 @@ int pack_get(const void **b, struct device *d, struct kernel_weight *w, struct p
     case PACK_FORWARD: p.k = p.c * p.kh * p.kw, p.n = p.out; break;
     case PACK_BACKWARD: p.k = p.out * p.kh * p.kw, p.n = p.c; break;
     case PACK_PHASES: p.k = p.c * 4, p.n = p.out, copies = 4; break;
+    case PACK_WINOGRAD: p.k = p.c, p.n = p.out, copies = 16; break;
     default: p.k = p.out * 16, p.n = p.c; break;
     }
     p.panels = (p.n + GEMM_NR - 1) / GEMM_NR;
@@ -290,7 +309,8 @@ int pack_get(const void **b, struct device *d, struct kernel_weight *w, struct p
     pool_run(cpu_state(d)->pool, p.panels * copies, pack_task, &p);
     packed->version[form][half] = w->version;
     packed->shape[form][half] = shape;
-    if (form == PACK_PHASES && !w->changes && packed->form[PACK_FORWARD][half]) {
+    if ((form == PACK_PHASES || form == PACK_WINOGRAD) && !w->changes &&
+        packed->form[PACK_FORWARD][half]) {
         free(packed->form[PACK_FORWARD][half]);
         packed->form[PACK_FORWARD][half] = NULL;
         packed->bytes[PACK_FORWARD][half] = 0;
@@ -309,7 +329,7 @@ int CPU_NAME(cpu_pack_forward)(struct device *d, struct kernel_weight *w,
     const void *b;
     struct packed *packed = w->packed;
     bool half = activation_dtype == DTYPE_BF16;
-    if (packed && packed->form[PACK_PHASES][half]) return 0;
+    if (packed && (packed->form[PACK_PHASES][half] || packed->form[PACK_WINOGRAD][half])) return 0;
     struct pack_shape shape = {w->dim[0], w->dim[1], w->rank > 2 ? w->dim[2] : 1,
                                w->rank > 3 ? w->dim[3] : 1};
     return pack_get(&b, d, w, shape, PACK_FORWARD, activation_dtype, err);

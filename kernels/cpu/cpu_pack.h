@@ -11,8 +11,8 @@
 #include "kernels/cpu/cpu_gemm.h"
 #include "kernels/cpu/cpu_packed.h"
 
-/* The packed B of `form` for activations of `dtype`. Making the phases of a weight that does not change
- * drops its forward form: the convolution that enlarges is the only one to use it. */
+/* The packed B of `form` for activations of `dtype`. Making the phases or the Winograd form of a weight
+ * that does not change drops its forward form: one convolution uses one form. */
 int CPU_NAME(pack_get)(const void **b, struct device *d, struct kernel_weight *w,
                        struct pack_shape shape, enum pack_form form, enum dtype dtype,
                        struct error *err);

@@ -269,9 +269,14 @@ static void conv2d(void **unused)
     for (int flags = 0; flags < 32; flags++) conv(2, 3, 3, 9, 18, 3, 1, 1, 1, false, flags);
     conv(2, 4, 4, 40, 24, 1, 1, 0, 1, false, 3);
     conv(1, 7, 7, 5, 6, 1, 2, 0, 1, false, 0);
-    conv(1, 2, 2, 130, 40, 3, 1, 1, 1, false, 0);   /* several slices of K */
-    conv(1, 21, 20, 8, 8, 3, 1, 1, 1, false, 8);    /* several tasks of rows */
-    conv(1, 14, 14, 3, 10, 14, 14, 0, 1, false, 0); /* a patch embedding */
+    conv(1, 2, 2, 130, 40, 3, 1, 1, 1, false, 0);      /* several slices of K */
+    conv(1, 21, 20, 8, 8, 3, 1, 1, 1, false, 8);       /* several tasks of rows */
+    conv(1, 14, 14, 3, 10, 14, 14, 0, 1, false, 0);    /* a patch embedding */
+    for (int circular = 0; circular < 2; circular++) { /* enough channels and tiles for Winograd */
+        conv(2, 14, 14, 64, 64, 3, 1, 1, 1, circular, 7);
+        conv(1, 21, 19, 70, 97, 3, 1, 1, 1, circular, 29);
+    }
+    conv(1, 70, 66, 64, 64, 3, 1, 1, 1, false, 0); /* several bands */
     /* a border on two sides only, as the VAE's encoder has it */
     struct conv_case v = {.a = {.n = 1,
                                 .h = 6,
