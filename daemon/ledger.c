@@ -196,9 +196,16 @@ static int take_lock(struct ledger *l, struct error *err)
     char *path = ledger_path(l, "lock");
     int rc = 0;
     l->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    /* a killed kilnd's child may hold it for the moment between fork and exec */
+    int held = 0;
+    for (int tries = 0; l->lock_fd >= 0 && tries < 20; tries++) {
+        held = flock(l->lock_fd, LOCK_EX | LOCK_NB);
+        if (!held) break;
+        usleep(25000);
+    }
     if (l->lock_fd < 0)
         rc = error_set_errno(err, ERR_IO, errno, "opening %s", path);
-    else if (flock(l->lock_fd, LOCK_EX | LOCK_NB))
+    else if (held)
         rc = error_set(err, ERR_BUSY, "another kilnd uses %s", l->folder);
     free(path);
     return rc;

@@ -335,11 +335,21 @@ void worker_leave(struct worker *w)
     worker_maybe_end(w);
 }
 
+/* from the loop, not from inside the callback that finished the last job */
+static void on_nothing_left(void *data)
+{
+    struct worker *w = data;
+    if (w->jobs || w->images.call || w->forms.call || clerk_waiting(w->clerk))
+        worker_maybe_end(w);
+    else
+        leave(w);
+}
+
 void worker_maybe_end(struct worker *w)
 {
     if (w->phase != WORKER_DRAINING || w->recovering) return;
     if (w->jobs || w->images.call || w->forms.call) return;
-    leave(w);
+    alarm_set(w->alarms, &w->ending, 5, on_nothing_left, w);
 }
 
 static void on_engine_freed(void *data)
@@ -362,8 +372,8 @@ static void leave(struct worker *w)
     pop_stop(&w->forms);
     control_stop(w->control);
     http_stop(w->http);
-    struct alarm *all[] = {&w->dispatching, &w->account, &w->stats, &w->drain,
-                           &w->watchdog,    &w->backup,  &w->probe, &w->demand};
+    struct alarm *all[] = {&w->dispatching, &w->account, &w->stats,  &w->drain, &w->watchdog,
+                           &w->backup,      &w->probe,   &w->demand, &w->ending};
     for (unsigned i = 0; i < COUNT_OF(all); i++) alarm_drop(all[i]);
     log_info("kilnd.leaving", "settled=%lld faulted=%lld", (long long)w->settled_run,
              (long long)w->faulted_run);

@@ -96,7 +96,7 @@ struct worker {
     struct gate gate;
     struct budget budget;
     struct job *jobs; /* newest first */
-    struct alarm dispatching, account, stats, drain, watchdog, backup, probe, demand;
+    struct alarm dispatching, account, stats, drain, watchdog, backup, probe, demand, ending;
     struct outage outage;
     enum worker_phase phase;
     bool drain_over, recovering;

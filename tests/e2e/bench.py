@@ -182,7 +182,7 @@ class Kilnd:
             data += more
         return json.loads(data[4:])
 
-    def ready(self, seconds=5):
+    def ready(self, seconds=15):
         def answers():
             try:
                 with socket.socket(socket.AF_UNIX) as s:

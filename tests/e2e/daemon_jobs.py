@@ -303,7 +303,8 @@ def a_device_never_waits_and_nothing_grows(programs):
         busy = (80 - done) * 0.1 / (time.monotonic() - began)
         p.all_over()
         late = p.kilnd.ask(request="status")["resident_bytes"], len(os.listdir(proc + "/task"))
-        check(late[0] - early[0] < 4 << 20, f"{(late[0] - early[0]) / 2**20:.1f} MiB more")
+        if "ASAN_OPTIONS" not in os.environ:  # its quarantine grows
+            check(late[0] - early[0] < 4 << 20, f"{(late[0] - early[0]) / 2**20:.1f} MiB more")
         check(late[1] <= early[1] + 4, f"{late[1]} threads, {early[1]} before")  # libcurl's resolver, libuv's pool
         if "ASAN_OPTIONS" not in os.environ:
             check(busy >= 0.9, f"the device was busy {busy:.1%} of the time")
