@@ -122,7 +122,7 @@ static int run_legacy(struct pickle_reader *r, const uint8_t *data, size_t lengt
     struct value *keys = *root ? pickle_run(r, &at, end) : NULL;
     if (!keys) return r->failed;
     if (keys->kind != VALUE_TUPLE) return pickle_fail(r, ERR_FORMAT, "lacks its list of storages");
-    qsort(r->storages, r->storage_count, sizeof *r->storages, by_key);
+    if (r->storage_count) qsort(r->storages, r->storage_count, sizeof *r->storages, by_key);
     int rc = 0;
     for (size_t i = 0; !rc && i < keys->count; i++)
         rc = keys->item[i]->kind == VALUE_STRING

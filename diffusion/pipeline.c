@@ -78,66 +78,108 @@ static void start_guidance(const struct run *run, const struct sampling_pass *pa
                            .canceled_context = (void *)run};
 }
 
-int sampling_pass_run(struct run *run, const struct sampling_pass *pass, float **latents,
+/* What one sampling needs while it runs. */
+struct sampling {
+    struct guidance g;
+    struct sigmas sigmas;
+    struct noise noise;
+    size_t each, count; /* numbers of an image and of all */
+    float *first;       /* noise of the start */
+    float *known;       /* noise over what an inpainting run knows: `first`, or its own */
+    float *control;
+    float *x;
+};
+
+static void sampling_release(struct sampling *s)
+{
+    guidance_close(&s->g);
+    sigmas_release(&s->sigmas);
+    noise_release(&s->noise);
+    if (s->known != s->first) free(s->known);
+    free(s->first);
+    free(s->control);
+    free(s->x);
+}
+
+static int draw_noise(const struct run *run, struct sampling *s, struct noise *noise, float *to,
                       struct error *err)
 {
     const struct image_request *r = run->r;
-    struct model *m = run->m;
-    struct guidance g;
-    struct sigmas sigmas = {0};
+    return noise_first(noise, to, r->count, s->each, r->variation_seed, r->variation_strength, err);
+}
+
+/* ComfyUI's DDIM is euler but for this: known areas are noised by a generator of seed + 1. */
+static int draw_known(const struct run *run, struct sampling *s, struct error *err)
+{
     struct noise noise;
-    start_guidance(run, pass, &g, vae_factor(&m->vae));
-    size_t each = (size_t)(m->unet.config.out_channels * g.h * g.w);
-    size_t count = each * (size_t)r->count;
-    float *first = alloc_try(count, sizeof *first), *x = alloc_try(count, sizeof *x);
-    noise_init(&noise, r->noise, r->seed);
-    int rc = first && x ? schedule_for_run(&sigmas, r->schedule, r->sampler, &m->levels,
-                                           m->info.family, pass->steps, pass->denoise, err)
-                        : error_set(err, ERR_NO_MEMORY, "no memory for latents");
-    if (!rc)
-        rc = noise_first(&noise, first, r->count, each, r->variation_seed, r->variation_strength,
-                         err);
-    float *control_picture = NULL;
-    if (!rc && run->control) {
-        rc = run_control_picture(run, pass->width, pass->height, &control_picture, err);
-        g.control = run->control;
-        g.control_picture = control_picture;
-        g.control_strength = r->control_strength;
-    }
-    if (!rc) rc = guidance_open(&g, err);
-    if (!rc) {
-        float factor = (float)schedule_noise_factor(&m->levels, sigmas.value[0]);
-        for (size_t i = 0; i < count; i++)
-            x[i] = first[i] * factor + (pass->latent ? pass->latent[i] : 0);
-        if (pass->mask) {
-            g.mask = pass->mask;
-            g.latent = pass->latent;
-            g.noise = first;
-        }
-        struct sampler_run s = {.denoiser = {&g, guidance_denoise},
-                                .x = x,
-                                .count = count,
-                                .sigmas = sigmas.value,
-                                .sigma_count = sigmas.count,
-                                .noise = &noise,
-                                .eta = r->eta,
-                                .hook_context = run,
-                                .step_done = step_done};
-        rc = sampler_run(r->sampler, &s, err);
-        run->steps_done += run->pass_steps;
-        if (g.peak_bytes > run->result->peak_bytes) run->result->peak_bytes = g.peak_bytes;
-        guidance_close(&g);
-    }
+    s->known = s->first;
+    if (run->r->sampler != SAMPLER_DDIM) return 0;
+    s->known = alloc_try(s->count, sizeof *s->known);
+    if (!s->known) return error_set(err, ERR_NO_MEMORY, "no memory for latents");
+    noise_init(&noise, NOISE_CPU, run->r->seed + 1);
+    int rc = noise_first(&noise, s->known, run->r->count, s->each, 0, 0, err);
     noise_release(&noise);
-    sigmas_release(&sigmas);
-    free(first);
-    free(control_picture);
-    if (rc) {
-        free(x);
-        return rc;
+    return rc;
+}
+
+static int sampling_prepare(struct run *run, const struct sampling_pass *pass, struct sampling *s,
+                            struct error *err)
+{
+    const struct image_request *r = run->r;
+    struct model *m = run->m;
+    start_guidance(run, pass, &s->g, vae_factor(&m->vae));
+    s->each = (size_t)(m->unet.config.out_channels * s->g.h * s->g.w);
+    s->count = s->each * (size_t)r->count;
+    s->first = alloc_try(s->count, sizeof *s->first);
+    s->x = alloc_try(s->count, sizeof *s->x);
+    if (!s->first || !s->x) return error_set(err, ERR_NO_MEMORY, "no memory for latents");
+    int rc = schedule_for_run(&s->sigmas, r->schedule, r->sampler, &m->levels, m->info.family,
+                              pass->steps, pass->denoise, err);
+    if (!rc) rc = draw_noise(run, s, &s->noise, s->first, err);
+    if (!rc && pass->mask) rc = draw_known(run, s, err);
+    if (!rc && run->control)
+        rc = run_control_picture(run, pass->width, pass->height, &s->control, err);
+    if (rc) return rc;
+    if (pass->mask) {
+        s->g.mask = pass->mask;
+        s->g.latent = pass->latent;
+        s->g.noise = s->known;
     }
-    *latents = x;
-    return 0;
+    s->g.control = run->control;
+    s->g.control_picture = s->control;
+    s->g.control_strength = r->control_strength;
+    float factor = (float)schedule_noise_factor(&m->levels, s->sigmas.value[0]);
+    for (size_t i = 0; i < s->count; i++)
+        s->x[i] = s->first[i] * factor + (pass->latent ? pass->latent[i] : 0);
+    return guidance_open(&s->g, err);
+}
+
+int sampling_pass_run(struct run *run, const struct sampling_pass *pass, float **latents,
+                      struct error *err)
+{
+    struct sampling s = {0};
+    noise_init(&s.noise, run->r->noise, run->r->seed);
+    int rc = sampling_prepare(run, pass, &s, err);
+    if (!rc) {
+        struct sampler_run sampler = {.denoiser = {&s.g, guidance_denoise},
+                                      .x = s.x,
+                                      .count = s.count,
+                                      .sigmas = s.sigmas.value,
+                                      .sigma_count = s.sigmas.count,
+                                      .noise = &s.noise,
+                                      .eta = run->r->eta,
+                                      .hook_context = run,
+                                      .step_done = step_done};
+        rc = sampler_run(run->r->sampler, &sampler, err);
+        run->steps_done += run->pass_steps;
+        if (s.g.peak_bytes > run->result->peak_bytes) run->result->peak_bytes = s.g.peak_bytes;
+    }
+    if (!rc) {
+        *latents = s.x;
+        s.x = NULL;
+    }
+    sampling_release(&s);
+    return rc;
 }
 
 /* ---- from a source picture to the start of sampling ---- */

@@ -5,7 +5,8 @@ Needs torch, diffusers, transformers, peft, k_diffusion, safetensors, Pillow. Th
 diffusers' and transformers' modules in fp32 on the CPU, k-diffusion's samplers (make_samplers.py has
 those that it lacks), and for prompts, schedules and masks the rules of ComfyUI written out below.
 
-usage: make_goldens.py [FOLDER]
+usage: make_goldens.py [FOLDER] [--only ID]
+--only adds or replaces one case without adapters, over the models that are there.
 """
 import json
 import os
@@ -264,7 +265,10 @@ def one_pass(ref, case, positive, negative, size, denoise, latent=None, mask=Non
     x = noise * ((1 + sigmas[0] ** 2) ** 0.5 if full else sigmas[0])
     if latent is not None:
         x = x + latent
-    inpaint = {"mask": mask, "latent": latent, "noise": noise} if mask is not None else None
+    known = noise
+    if case["sampler"] == "DDIM":  # ComfyUI: known areas are noised from seed + 1
+        known = torch.randn(noise.shape, generator=torch.Generator().manual_seed(case["seed"] + 1))
+    inpaint = {"mask": mask, "latent": latent, "noise": known} if mask is not None else None
     d = make_denoiser(ref, case, positive, negative, size, inpaint, extra, control)
     return run_sampler(case["sampler"], d, x, sigmas, case["seed"], generator)
 
@@ -392,6 +396,8 @@ def all_cases():
     yield case("inpaint-model", model="inpaint", init="assets/init.png", mask="assets/mask.png",
                use="inpainting")
     yield case("outpaint-model", model="inpaint", init="assets/alpha.png", alpha=True, use="outpainting")
+    yield case("inpaint-DDIM", init="assets/init.png", mask="assets/mask.png", use="inpainting",
+               sampler="DDIM", denoise=0.9)
     yield case("batch", count=3, width=64, height=64)
     yield case("batch-ancestral", count=2, sampler="k_euler_a")
     yield case("clip-skip-2", clip_skip=2)
@@ -699,8 +705,47 @@ def pickled(source, target):
             torch.save(state, root + "/" + name)
 
 
+def add_one(data, wanted):
+    folder = data + "/models"
+    tokenizer = CLIPTokenizer(folder + "/tokenizer/vocab.json", folder + "/tokenizer/merges.txt",
+                              unk_token="<|endoftext|>")
+    case = next(c for c in all_cases() if c["id"] == wanted)
+    out = [c for c in json.load(open(data + "/cases.json")) if c["id"] != wanted]
+    with torch.no_grad():
+        write_case(Reference("%s/%s" % (folder, case["model"]), tokenizer), case, data, None, out)
+    write_cases(data, out)
+
+
+def write_case(ref, case, data, control, out):
+    images, latent, tokens, positive, negative = run_case(ref, case, data, control)
+    case["random"] = case["sampler"] in RANDOM
+    case["images"] = []
+    for i, image in enumerate(images):
+        name = "images/%s%s.png" % (case["id"], "-%d" % i if len(images) > 1 else "")
+        image.save("%s/%s" % (data, name), optimize=True)
+        case["images"].append(name)
+    case["tokens"] = tokens
+    case["image_std"] = round(float(np.asarray(images[0]).std()), 2)
+    out.append(case)
+    print(case["id"], case["image_std"], "latent std %.2f" % latent.std(), flush=True)
+
+
+def write_cases(data, out):
+    with open(data + "/cases.json", "w") as f:
+        json.dump(out, f, indent=None, separators=(",", ":"))
+        f.write("\n")
+
+
 def main():
+    if "--only" in sys.argv:
+        at = sys.argv.index("--only")
+        wanted = sys.argv[at + 1]
+        del sys.argv[at:at + 2]
+    else:
+        wanted = None
     data = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(os.path.abspath(__file__)), "reference")
+    if wanted:
+        return add_one(data, wanted)
     shutil.rmtree(data, ignore_errors=True)
     os.makedirs(data + "/models")
     os.makedirs(data + "/images")
@@ -732,21 +777,9 @@ def main():
                 control = {"net": controls[case["model"]], "hint": hint.permute(2, 0, 1)[None],
                            "strength": case["control"][1]}
             with Merged(ref, [(loras[n][1], {"unet": a, "te": b}) for n, a, b in case.get("loras", [])]):
-                images, latent, tokens, positive, negative = run_case(ref, case, data, control)
-            case["random"] = case["sampler"] in RANDOM
-            case["images"] = []
-            for i, image in enumerate(images):
-                name = "images/%s%s.png" % (case["id"], "-%d" % i if len(images) > 1 else "")
-                image.save("%s/%s" % (data, name), optimize=True)
-                case["images"].append(name)
-            case["tokens"] = tokens
-            case["image_std"] = round(float(np.asarray(images[0]).std()), 2)
-            out.append(case)
-            print(case["id"], case["image_std"], "latent std %.2f" % latent.std(), flush=True)
+                write_case(ref, case, data, control, out)
     save_file(tensors, data + "/stages.safetensors")
-    with open(data + "/cases.json", "w") as f:
-        json.dump(out, f, indent=None, separators=(",", ":"))
-        f.write("\n")
+    write_cases(data, out)
 
 
 if __name__ == "__main__":
