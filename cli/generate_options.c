@@ -151,7 +151,7 @@ void generate_options_init(struct generate_options *o)
 {
     *o = (struct generate_options){.precision = "auto"};
     image_request_init(&o->request);
-    o->request.expert_prompt = true;
+    o->request.expert_prompt = o->request.strict = true;
 }
 
 void generate_options_release(struct generate_options *o)

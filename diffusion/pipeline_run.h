@@ -27,6 +27,7 @@ struct run {
     bool guided; /* a negative side is computed */
     struct embedding embeddings[REQUEST_EMBEDDINGS_MAX];
     int embedding_count;
+    struct error unusable; /* the first LoRA that could not be used */
 
     struct control_net *control; /* the model's; NULL: none */
     struct pixels control_map;   /* at the request's size */

@@ -98,7 +98,9 @@ int run_prepare_prompt(struct run *run, struct error *err)
 
 static void note_lora(void *context, const char *name, const char *code, const char *sentence)
 {
-    run_note(context, "lora:%s:%s\t%s", code, name, sentence);
+    struct run *run = context;
+    if (!run->unusable.code) error_set(&run->unusable, ERR_INVALID, "LoRA %s: %s", name, sentence);
+    run_note(run, "lora:%s:%s\t%s", code, name, sentence);
 }
 
 int run_use_loras(struct run *run, struct error *err)
@@ -108,7 +110,10 @@ int run_use_loras(struct run *run, struct error *err)
         m->loras = alloc_zero(1, sizeof *m->loras);
         lora_set_init(m->loras, m);
     }
-    return lora_set_use(m->loras, run->loras, run->lora_count, note_lora, run, err);
+    int rc = lora_set_use(m->loras, run->loras, run->lora_count, note_lora, run, err);
+    if (!rc && run->r->strict && run->unusable.code)
+        rc = error_set(err, run->unusable.code, "%s", run->unusable.text);
+    return rc;
 }
 
 /* --- conditioning --- */
@@ -123,7 +128,8 @@ static bool fits(const struct run *run, const struct embedding *e, int *wanted)
     return true;
 }
 
-static void open_embeddings(struct run *run)
+/* ERR_INVALID when the request is strict and one cannot be used. */
+static int open_embeddings(struct run *run, struct error *refusal)
 {
     for (int i = 0; i < run->r->embedding_count; i++) {
         const struct request_embedding *want = &run->r->embeddings[i];
@@ -132,6 +138,8 @@ static void open_embeddings(struct run *run)
         char shown[80];
         int wanted = 0, rc = embedding_open(e, want->path, want->name, &err);
         str_clean(shown, sizeof shown, want->name ? want->name : want->path);
+        if (rc && run->r->strict)
+            return error_set(refusal, ERR_INVALID, "embedding %s: %s", shown, err.text);
         if (rc) {
             run_note(run, "ti:parse_failed:%s\t%s", shown, err.text);
             continue;
@@ -141,12 +149,19 @@ static void open_embeddings(struct run *run)
                      "ti:baseline_mismatch:%s\tembedding '%s' is %d wide, made for another family; "
                      "this model's text encoder is %d wide",
                      shown, shown, e->part[0].width, wanted);
+            if (run->r->strict)
+                error_set(refusal, ERR_INVALID,
+                          "embedding %s is %d wide, made for another family; this model's text "
+                          "encoder is %d wide",
+                          shown, e->part[0].width, wanted);
             embedding_release(e);
+            if (run->r->strict) return ERR_INVALID;
             continue;
         }
         e->strength = want->strength;
         run->embedding_count++;
     }
+    return 0;
 }
 
 static int encode_side(struct run *run, struct conditioning *c, const char *prompt,
@@ -167,8 +182,8 @@ int run_encode_text(struct run *run, struct error *err)
 {
     double from = now_seconds();
     run_progress(run, PHASE_TEXT, 0, 0);
-    open_embeddings(run);
-    int rc = encode_side(run, &run->positive, run->prompt, err);
+    int rc = open_embeddings(run, err);
+    if (!rc) rc = encode_side(run, &run->positive, run->prompt, err);
     if (!rc && run->guided) rc = encode_side(run, &run->negative, run->negative_prompt, err);
     if (!rc && run->guided) rc = conditioning_match(&run->positive, &run->negative, err);
     run->result->text_seconds = now_seconds() - from;

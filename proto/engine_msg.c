@@ -101,6 +101,7 @@ static const struct field request_fields[] = {
     F_U64(image_request, seed),
     F_INT(image_request, count, 0, 1000),
     F_BOOL(image_request, expert_prompt),
+    F_BOOL(image_request, strict),
     F_INT(image_request, clip_skip, 0, 1000),
     F_ENUM(image_request, noise, noise_names),
     F_NUMBER(image_request, eta),

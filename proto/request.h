@@ -62,6 +62,8 @@ struct image_request {
     /* Prompts as expert interfaces write them: [x], BREAK, <lora:NAME:0.8>, embeddings by bare name.
      * False: the Horde's rules and no others (a stranger's prompt must not name local files). */
     bool expert_prompt;
+    /* A LoRA or embedding that cannot be used is an error (local work), not a note (Horde jobs). */
+    bool strict;
     int clip_skip; /* 0: the family's own; 1 last layer, 2 penultimate (Horde meaning) */
     enum noise_device noise;
     double eta;              /* NAN: the sampler's own */

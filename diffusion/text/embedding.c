@@ -7,7 +7,8 @@
 #include "base/str.h"
 #include "diffusion/weight_store.h"
 
-enum { VECTORS_MAX = 75, WIDTH_MAX = 8192 };
+/* A textual inversion is one tensor, two for SDXL, and perhaps counters beside them. */
+enum { VECTORS_MAX = 75, WIDTH_MAX = 8192, TENSORS_MAX = 8 };
 
 /* Tensors that carry vectors, by the names that trainers give them. */
 static bool is_part(const struct safetensors_entry *e)
@@ -37,6 +38,11 @@ int embedding_from_entries(struct embedding *e, const char *name,
 {
     struct embedding made = {.name = alloc_string(name), .strength = 1};
     int rc = 0;
+    if (count > TENSORS_MAX)
+        rc = error_set(
+            err, ERR_FORMAT,
+            "embedding '%s': the file holds %zu tensors, a textual inversion has at most %d", name,
+            count, TENSORS_MAX);
     for (size_t i = 0; !rc && i < count && made.parts < EMBEDDING_PARTS_MAX; i++) {
         if (!is_part(&entries[i])) continue;
         bool second = embedding_for_width(&made, (int)entries[i].dim[entries[i].rank - 1]) != NULL;
