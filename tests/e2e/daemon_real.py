@@ -35,6 +35,26 @@ def fifty_jobs_through_the_real_engine(programs):
         return f"{len(books)} images in {took:.1f} s"
 
 
+def three_families_are_served_side_by_side(programs):
+    beside = os.path.dirname(programs["model"])
+    models = [("stable_diffusion", "stable_diffusion_1", programs["model"]),
+              ("stable_diffusion_2.1", "stable_diffusion_2_512", beside + "/sd2"),
+              ("AlbedoBase XL (SDXL)", "stable_diffusion_xl", beside + "/sdxl")]
+    if not all(os.path.exists(path) for _, _, path in models):
+        return "skipped: only one family is here"
+    custom = [{"name": n, "baseline": b, "filepath": f} for n, b, f in models]
+    with Place(programs, "--jobs", "18", "--kinds", "txt2img", "--sizes", "64x64,128x128", "--steps", "2-3", "--seed", "5",
+               "--models", ",".join(n for n, _, _ in models), custom_models=custom, devices=["cpu"], max_batch=1) as p:
+        p.kilnd.start()
+        p.all_over(120)
+        check(p.kilnd.term() == 0, "ends with 0")
+        p.agree()
+        check(set(p.kilnd.states().values()) == {"SETTLED"}, f"{p.kilnd.states()}",
+              *{f for (f,) in p.kilnd.rows("SELECT DISTINCT fault FROM job") if f})
+        served = {w for (w,) in p.kilnd.rows("SELECT DISTINCT what FROM job")}
+        check(len(served) == 3, f"{served}")
+
+
 def a_killed_engine_costs_no_job(programs):
     with Place(programs, "--jobs", "4", "--kinds", "txt2img", "--sizes", "128x128", "--steps", "6-6",
                custom_models=[{"name": "stable_diffusion", "baseline": "stable_diffusion_1",
@@ -51,9 +71,9 @@ def a_killed_engine_costs_no_job(programs):
 
 if __name__ == "__main__":
     kilnd, engine, horde, *models = map(os.path.abspath, sys.argv[1:])
-    model = next((m for m in models if os.path.exists(m + "/model_index.json")), None)
+    model = next((m for m in models if os.path.isdir(m + "/unet")), None)
     if not model:
         print("no small checkpoint is here:", *models)
         sys.exit(77)
-    sys.exit(run([fifty_jobs_through_the_real_engine, a_killed_engine_costs_no_job],
+    sys.exit(run([fifty_jobs_through_the_real_engine, three_families_are_served_side_by_side, a_killed_engine_costs_no_job],
                  {"kilnd": kilnd, "engine": engine, "horde": horde, "model": model}))
