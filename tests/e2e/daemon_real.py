@@ -3,6 +3,7 @@ weights. 50 jobs of mixed sizes, samplers, seeds and kinds; books and Horde agre
 
 usage: daemon_real.py KILND ENGINE HORDE MODEL-FOLDER...     the first that exists; exit 77 when none does"""
 import os
+import shutil
 import sys
 import time
 
@@ -33,6 +34,33 @@ def fifty_jobs_through_the_real_engine(programs):
             head = image.read_bytes()[:12]
             check(head[:4] == b"RIFF" and head[8:] == b"WEBP", f"{image.name} is no WebP")
         return f"{len(books)} images in {took:.1f} s"
+
+
+def adapters_come_from_the_cache_or_are_named(programs):
+    """LoRA, embedding and ControlNet of the cache; what it lacks is told as metadata, the image is still made."""
+    reference = os.path.dirname(os.path.dirname(programs["model"]))
+    files = {"loras/practice-lora.safetensors": "lora/kohya.safetensors", "embeddings/7808.safetensors":
+             "embedding/word.safetensors", "controlnet/canny.safetensors": "control/sd1-ldm.safetensors"}
+    if not all(os.path.exists(f"{reference}/{f}") for f in files.values()):
+        return "skipped: no adapters are here"
+    for full in (True, False):
+        with Place(programs, "--jobs", "12", "--kinds", "lora,ti,control" if full else "lora,ti", "--sizes", "64x64", "--steps",
+                   "2-3", "--seed", "3", max_batch=1, devices=["cpu"], custom_models=[
+                       {"name": "stable_diffusion", "baseline": "stable_diffusion_1", "filepath": programs["model"]}]) as p:
+            for to, source in files.items() if full else ():
+                path = p.kilnd.state / "cache" / to
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(f"{reference}/{source}", path)
+            p.kilnd.start()
+            p.all_over(120)
+            check(p.kilnd.term() == 0, "ends with 0")
+            p.agree()
+            check(set(p.kilnd.states().values()) == {"SETTLED"}, f"full cache {full}: {p.kilnd.states()}",
+                  *{f for (f,) in p.kilnd.rows("SELECT DISTINCT fault FROM job") if f})
+            notes = [m for x in p.horde.calls("submit") for m in x["request"].get("gen_metadata") or []]
+            missing = [m for m in notes if m["value"] == "download_failed"]
+            check(bool(missing) != full, f"full cache {full}: {notes}")
+            check(full or {m["type"] for m in missing} == {"lora", "ti"}, f"{missing}")
 
 
 def three_families_are_served_side_by_side(programs):
@@ -75,5 +103,6 @@ if __name__ == "__main__":
     if not model:
         print("no small checkpoint is here:", *models)
         sys.exit(77)
-    sys.exit(run([fifty_jobs_through_the_real_engine, three_families_are_served_side_by_side, a_killed_engine_costs_no_job],
+    sys.exit(run([fifty_jobs_through_the_real_engine, three_families_are_served_side_by_side,
+                  adapters_come_from_the_cache_or_are_named, a_killed_engine_costs_no_job],
                  {"kilnd": kilnd, "engine": engine, "horde": horde, "model": model}))
