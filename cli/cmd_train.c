@@ -70,7 +70,7 @@ static const char usage[] =
     "\n"
     "pocket trains the small model that comes with Kiln from nothing: VAE, then UNet and text\n"
     "encoder, on pictures of the painter. --pictures, --data-seed, --vae-steps, --vae-batch,\n"
-    "--vae-lr, --steps, --batch, --lr, --tail, --save-every, --seed.\n"
+    "--vae-lr, --decoder-steps, --steps, --batch, --lr, --tail, --save-every, --seed.\n"
     "\n"
     "  --device NAME        cpu, cpu:THREADS, cuda:N (cpu)\n"
     "  --precision P        auto, fp32, bf16, fp16 (auto)\n"

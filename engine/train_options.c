@@ -198,6 +198,7 @@ static const struct row rows[] = {
     {"data-seed", KIND_U64, AT(pocket.data_seed), NULL},
     {"pictures", KIND_INT, AT(pocket.pictures), NULL},
     {"vae-steps", KIND_INT, AT(pocket.vae_steps), NULL},
+    {"decoder-steps", KIND_INT, AT(pocket.decoder_steps), NULL},
     {"vae-batch", KIND_INT, AT(pocket.vae_batch), NULL},
     {"vae-lr", KIND_REAL, AT(pocket.vae_rate), NULL},
     {"tail", KIND_I64, AT(pocket.tail), NULL},

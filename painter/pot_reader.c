@@ -10,7 +10,7 @@
 #define FORM_MEASURES (2 * HEIGHTS + 3)
 #define PATTERN_MEASURES 8
 #define MEASURES_MAX FORM_MEASURES
-#define CALIBRATION_PICTURES 480
+#define CALIBRATION_PICTURES 360
 
 struct measures {
     bool seen; /* there is a body */
@@ -156,7 +156,7 @@ static bool find_body(struct look *l)
         for (int x = 0; x < side; x++) {
             double t = (double)x / side, ground[3];
             for (int c = 0; c < 3; c++) ground[c] = a[c] * (1 - t) + b[c] * t;
-            l->label[y * side + x] = off_ground(l->rgb + (y * side + x) * 3, ground) > 22;
+            l->label[y * side + x] = off_ground(l->rgb + (y * side + x) * 3, ground) > 17;
         }
     }
     struct piece piece[PIECES_MAX];
@@ -166,7 +166,7 @@ static bool find_body(struct look *l)
     if (!pieces || piece[best].area < count / 50) return false;
     bool part[PIECES_MAX + 2] = {false};
     for (int i = 0; i < pieces; i++)
-        part[i + 2] = piece[i].area >= count / 500 && piece[i].left > piece[best].left - side / 8 &&
+        part[i + 2] = piece[i].area >= count / 1200 && piece[i].left > piece[best].left - side / 8 &&
                       piece[i].right < piece[best].right + side / 8;
     l->top = l->left = side;
     l->bottom = l->right = -1;
@@ -223,34 +223,42 @@ static bool unshaded(const struct look *l, int x, int y, double p[3])
     return true;
 }
 
+static double square_distance(const double *p, struct pot_colour c)
+{
+    double r = p[0] - c.r, g = p[1] - c.g, b = p[2] - c.b;
+    return r * r + g * g + b * b;
+}
+
+static double capped(double square)
+{
+    return square < 120 * 120 ? sqrt(square) : 120;
+}
+
+/* The glaze that, with its ink, explains the body best; the foot is always bare. */
 static int read_glaze(const struct look *l)
 {
-    int height = l->bottom - l->top + 1, best = 0;
-    double best_cost = INFINITY;
-    for (int g = 0; g < GLAZE_COUNT; g++) {
-        double body = 0, foot = 0;
-        int body_count = 0, foot_count = 0;
-        for (int y = l->top + height / 5; y <= l->bottom; y++) {
-            double h = (double)(y - l->top) / height;
-            for (int x = l->row_left[y]; x <= l->row_right[y]; x++) {
-                double p[3];
-                if (!unshaded(l, x, y, p)) continue;
-                double glaze = distance(p, pot_glaze_colour(g)),
-                       ink = distance(p, pot_ink_colour(g));
-                if (h < .88) {
-                    body += fmin(glaze < ink ? glaze : ink, 120);
-                    body_count++;
-                } else if (h > .93) {
-                    foot += fmin(glaze, 120);
-                    foot_count++;
-                }
+    int height = l->bottom - l->top + 1, best = 0, body_count = 1, foot_count = 1;
+    double body[GLAZE_COUNT] = {0}, foot[GLAZE_COUNT] = {0}, p[3];
+    for (int y = l->top + height / 5; y <= l->bottom; y++) {
+        double h = (double)(y - l->top) / height;
+        bool is_body = h<.88, is_foot = h> .93;
+        for (int x = l->row_left[y]; x <= l->row_right[y]; x++) {
+            if ((!is_body && !is_foot) || !unshaded(l, x, y, p)) continue;
+            body_count += is_body;
+            foot_count += is_foot;
+            for (int g = 0; g < GLAZE_COUNT; g++) {
+                double glaze = square_distance(p, pot_glaze_colour(g));
+                double ink = square_distance(p, pot_ink_colour(g));
+                if (is_body)
+                    body[g] += capped(glaze < ink ? glaze : ink);
+                else
+                    foot[g] += capped(glaze);
             }
         }
-        double cost = body / (body_count + 1) + .4 * foot / (foot_count + 1);
-        if (cost < best_cost) {
-            best_cost = cost;
-            best = g;
-        }
+    }
+    for (int g = 0; g < GLAZE_COUNT; g++) {
+        body[g] = body[g] / body_count + .4 * foot[g] / foot_count;
+        if (body[g] < body[best]) best = g;
     }
     return best;
 }

@@ -82,6 +82,21 @@ int params_adopt(struct params *p, struct weight *w, const char *name, const flo
     return 0;
 }
 
+int params_restart(struct params *p, const char *const *prefixes, struct error *err)
+{
+    for (int i = 0; i < p->count; i++) {
+        struct param *item = &p->item[i];
+        size_t bytes = (size_t)item->count * sizeof(float);
+        item->frozen = prefixes != NULL;
+        for (const char *const *prefix = prefixes; prefix && *prefix; prefix++)
+            if (str_starts(item->name, *prefix)) item->frozen = false;
+        int rc = p->device->kernels->zero(p->device, item->m, bytes, err);
+        if (!rc) rc = p->device->kernels->zero(p->device, item->v, bytes, err);
+        if (rc) return rc;
+    }
+    return 0;
+}
+
 int params_zero_grad(struct params *p, struct error *err)
 {
     for (int i = 0; i < p->count; i++) {
@@ -97,6 +112,7 @@ int params_grad_norm(struct params *p, double *norm, struct error *err)
     double sum = 0;
     for (int i = 0; i < p->count; i++) {
         double one = 0;
+        if (p->item[i].frozen) continue;
         struct norm_args args = {p->item[i].grad, p->item[i].count, DTYPE_F32, &one};
         int rc = p->device->kernels->norm(p->device, &args, err);
         if (rc) return rc;
@@ -133,6 +149,7 @@ int params_update(struct params *p, const struct adamw *a, int64_t step, double 
     if (a->clip > 0 && length > a->clip) grad_scale *= a->clip / length;
     for (int i = 0; i < p->count && !rc; i++) {
         struct param *item = &p->item[i];
+        if (item->frozen) continue;
         struct adamw_args args = {.param = item->data,
                                   .m = item->m,
                                   .v = item->v,

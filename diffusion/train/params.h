@@ -20,6 +20,7 @@ struct param {
     struct weight *w;
     char *name;
     int64_t count;
+    bool frozen;                       /* params_update leaves it alone */
     float *data, *grad, *m, *v, *mean; /* device memory; mean NULL when not kept */
 };
 
@@ -43,6 +44,9 @@ void params_release(struct params *p);
 /* Makes w trainable from here on, starting from `values` (host). w has its rank and dims. */
 int params_adopt(struct params *p, struct weight *w, const char *name, const float *values,
                  struct error *err);
+/* Freezes all but the parameters whose names begin with one of `prefixes` (NULL-terminated; NULL:
+ * none is frozen), and forgets all moments: another training of the same weights begins. */
+int params_restart(struct params *p, const char *const *prefixes, struct error *err);
 int params_zero_grad(struct params *p, struct error *err);
 int params_grad_norm(struct params *p, double *norm, struct error *err);
 /* One update, step counts from 1; gradients are multiplied by grad_scale first. norm may be NULL.

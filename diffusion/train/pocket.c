@@ -33,6 +33,7 @@ int pocket_train(struct device *device, const struct pocket_options *options,
     if (rc) return rc;
     rc = pocket_train_vae(&m, err);
     if (!rc) rc = pocket_encode(&m, err);
+    if (!rc && options->decoder_steps) rc = pocket_tune_decoder(&m, err);
     if (!rc) rc = pocket_train_denoiser(&m, err);
     if (!rc) rc = pocket_save(&m, err);
     pocket_release(&m);

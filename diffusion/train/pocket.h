@@ -25,7 +25,8 @@ struct pocket_options {
     uint64_t data_seed; /* the painter's pictures */
     int pictures;       /* painted once, used again and again */
     int vae_steps, vae_batch;
-    int64_t steps; /* of UNet and text encoder */
+    int decoder_steps; /* of the decoder alone, on whole pictures; 0: none */
+    int64_t steps;     /* of UNet and text encoder */
     int batch;
     int64_t tail;          /* the learning rate falls over the last so many steps */
     double vae_rate, rate; /* peak learning rates */
@@ -33,7 +34,7 @@ struct pocket_options {
 };
 
 struct pocket_progress {
-    const char *part; /* "vae", "latents", "unet" */
+    const char *part; /* "vae", "latents", "decoder", "unet" */
     int64_t step, steps;
     double loss; /* moving average */
     double seconds;

@@ -54,6 +54,11 @@ void pocket_release(struct pocket *m);
 int pocket_train_vae(struct pocket *m, struct error *err);
 /* Encodes all pictures and folds the latents' mean and covariance into the VAE. */
 int pocket_encode(struct pocket *m, struct error *err);
+/* The decoder goes on alone, on whole pictures, from the latents that pocket_encode fixed. */
+int pocket_tune_decoder(struct pocket *m, struct error *err);
+/* What op_mse should aim at instead of x [batch,side,side,3], so that y's gradient is that of
+ * FLAT_SQUARE d^2 / 2 + |d| / 2 for each pixel's error d, and of its 8x8 block's mean error. */
+void pocket_aim(float *aim, const float *x, const float *y, int batch, int side);
 int pocket_train_denoiser(struct pocket *m, struct error *err);
 
 /* Ids of a caption, framed and padded to POCKET_TOKENS. */

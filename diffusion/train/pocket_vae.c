@@ -13,11 +13,6 @@
 #define CROP_LATENT_COUNT (CROP_PX / 8 * (CROP_PX / 8) * POCKET_LATENT_CHANNELS)
 #define LATENT_NOISE .2  /* standard deviation added to the latent in training */
 #define LATENT_SIZE 1e-3 /* price of its mean square, so that the noise stays felt */
-#define FLAT_SQUARE 2.0f /* of a pixel's error d: its gradient is FLAT_SQUARE d + sign(d) / 2 */
-#define FLAT_EDGE .03f   /* below it the sign fades */
-#define BLOCK_PX 8
-#define BLOCK_SQUARE 4.0f /* and so much of its block's mean error */
-
 /* Crops of pictures into x[batch, CROP, CROP, 3], values in [-1, 1]. */
 static void draw_crops(const struct pocket *m, struct noise_cpu *g, float *x, int batch)
 {
@@ -39,36 +34,6 @@ struct crops {
     float *x, *y, *aim, *noise, *zero;
 };
 
-/* The gradient of the loss with respect to one block of y, as y minus what op_mse should aim at. Beside
- * each pixel's own error counts the mean error of its block: colour first, then detail. */
-static void aim_block(float *aim, const float *x, const float *y)
-{
-    for (int c = 0; c < 3; c++) {
-        float mean = 0;
-        for (int i = 0; i < BLOCK_PX * BLOCK_PX; i++) {
-            size_t at = (size_t)(i / BLOCK_PX * CROP_PX + i % BLOCK_PX) * 3 + (size_t)c;
-            mean += (y[at] - x[at]) / (BLOCK_PX * BLOCK_PX);
-        }
-        for (int i = 0; i < BLOCK_PX * BLOCK_PX; i++) {
-            size_t at = (size_t)(i / BLOCK_PX * CROP_PX + i % BLOCK_PX) * 3 + (size_t)c;
-            float d = y[at] - x[at];
-            float sign = d / fmaxf(fabsf(d), FLAT_EDGE);
-            aim[at] = y[at] - (FLAT_SQUARE * d + .5f * sign + BLOCK_SQUARE * mean);
-        }
-    }
-}
-
-static void aim(struct crops *c, int batch)
-{
-    for (int b = 0; b < batch; b++)
-        for (int i = 0; i < CROP_PX / BLOCK_PX * (CROP_PX / BLOCK_PX); i++) {
-            size_t top = (size_t)(i / (CROP_PX / BLOCK_PX) * BLOCK_PX);
-            size_t left = (size_t)(i % (CROP_PX / BLOCK_PX) * BLOCK_PX);
-            size_t at = (((size_t)b * CROP_PX + top) * CROP_PX + left) * 3;
-            aim_block(c->aim + at, c->x + at, c->y + at);
-        }
-}
-
 static int vae_step(struct pocket *m, struct crops *c, double *loss, struct error *err)
 {
     int batch = m->options->vae_batch;
@@ -82,7 +47,7 @@ static int vae_step(struct pocket *m, struct crops *c, double *loss, struct erro
     struct tensor z = op_mix(&pass, 1, mean, LATENT_NOISE, pass_input(&pass, c->noise, 4, latent));
     struct tensor y = vae_decode(&pass, &m->vae, z);
     pass_output(&pass, c->y, y);
-    aim(c, batch);
+    pocket_aim(c->aim, c->x, c->y, batch, CROP_PX);
     struct tensor error = op_mse(&pass, y, pass_input(&pass, c->aim, 4, pixels), none);
     struct tensor size = op_mse(&pass, mean, pass_input(&pass, c->zero, 4, latent), none);
     struct tensor sum = op_mix(&pass, 1, error, LATENT_SIZE, size);

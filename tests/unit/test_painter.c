@@ -75,7 +75,7 @@ static void captions_say_the_attributes(void **state)
 /* At least 99 % of each attribute, blurred and noisy as a decoded latent may be. */
 static void pictures_read_back(void **state)
 {
-    enum { COUNT = 300 };
+    enum { COUNT = 200 };
     struct pot_random r = {4};
     int wrong[POT_ATTRIBUTE_COUNT] = {0};
     for (int i = 0; i < COUNT; i++) {
