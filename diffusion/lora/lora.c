@@ -175,11 +175,14 @@ struct failure {
 static int mismatch(const struct lora_set *s, const struct lora_file *f, const char *why,
                     struct failure *fail)
 {
-    const char *family = lora_file_family(f);
+    const char *family = lora_file_family(f), *model = family_people(s->model->info.family);
     fail->code = "baseline_mismatch";
+    if (family && str_starts(model, family))
+        return error_set(&fail->error, ERR_INVALID, "%s was made for another model of %s: %s",
+                         weight_store_path(f->store), family, why);
     return error_set(&fail->error, ERR_INVALID, "%s was made for %s, the model is %s%s%s",
-                     weight_store_path(f->store), family ? family : "another model",
-                     family_people(s->model->info.family), *why ? ": " : "", why);
+                     weight_store_path(f->store), family ? family : "another model", model,
+                     *why ? ": " : "", why);
 }
 
 /* Looks at everything before anything changes. */

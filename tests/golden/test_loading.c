@@ -239,6 +239,72 @@ static void a_vae_of_its_own_is_used(void **state)
     for (size_t i = 0; i < COUNT_OF(all); i++) free(all[i]);
 }
 
+/* One picture with one adapter of the SD 1 model. */
+static void draw_adapted(const char *path, double strength, struct pixels *picture)
+{
+    json_t *c = json_pack("{s:s}", "model", "sd1");
+    struct image_request r;
+    struct pipeline_result result = {0};
+    struct error err;
+    image_request_init(&r);
+    r.width_px = r.height_px = 64;
+    r.steps = 2;
+    r.cfg = 1;
+    r.sampler = SAMPLER_K_EULER;
+    r.loras[r.lora_count++] =
+        (struct request_lora){alloc_string(path), alloc_string("x"), strength, strength};
+    if (pipeline_run(golden_model(&golden, c), &r, NULL, &result, &err)) fail_msg("%s", err.text);
+    if (result.note_count) fail_msg("%s", result.notes[0]);
+    *picture = result.images[0];
+    result.images[0] = (struct pixels){0};
+    pipeline_result_release(&result);
+    image_request_release(&r);
+    json_decref(c);
+}
+
+/* Scales that stand beside the tensors: PEFT's adapter_config.json, diffusers' metadata. */
+static void scales_beside_the_tensors_count(void **state)
+{
+    static const char config[] = "{\"r\":2,\"lora_alpha\":4,\"alpha_pattern\":{}}";
+    struct weight_store *s;
+    struct error err;
+    char *from = alloc_printf("%s/lora/peft.safetensors", data);
+    char *bare = under("adapter_model.safetensors"), *beside = under("adapter_config.json");
+    char *meta_path = under("meta.safetensors");
+    if (weight_store_open(&s, from, &err)) fail_msg("%s", err.text);
+    size_t n = weight_store_count(s);
+    struct safetensors_entry *e = alloc_zero(n, sizeof *e);
+    char **names = alloc_zero(n, sizeof *names);
+    for (size_t i = 0; i < n; i++) e[i] = *weight_store_at(s, i);
+    struct safetensors_meta meta = {"lora_adapter_metadata",
+                                    "{\"unet.r\":2,\"unet.lora_alpha\":4}"};
+    if (safetensors_write(meta_path, e, n, &meta, 1, &err)) fail_msg("%s", err.text);
+    for (size_t i = 0; i < n; i++)
+        e[i].name = names[i] = alloc_printf("base_model.model.%s", e[i].name + strlen("unet."));
+    if (safetensors_write(bare, e, n, NULL, 0, &err)) fail_msg("%s", err.text);
+    struct buf b;
+    buf_init(&b, 1024);
+    buf_append_string(&b, config, NULL);
+    assert_int_equal(buf_write_file(&b, beside, 0600, NULL), 0);
+
+    struct pixels want, folder_form, metadata_form;
+    draw_adapted(from, 1.2, &want); /* alpha = rank there */
+    draw_adapted(bare, 0.6, &folder_form);
+    draw_adapted(meta_path, 0.6, &metadata_form);
+    assert_true(psnr(&want, &folder_form) >= 80);
+    assert_true(psnr(&want, &metadata_form) >= 80);
+    pixels_release(&want);
+    pixels_release(&folder_form);
+    pixels_release(&metadata_form);
+    buf_release(&b);
+    weight_store_close(s);
+    for (size_t i = 0; i < n; i++) free(names[i]);
+    char *all[] = {from, bare, beside, meta_path};
+    for (size_t i = 0; i < COUNT_OF(all); i++) free(all[i]);
+    free(names);
+    free(e);
+}
+
 static void what_is_no_model_says_what_it_is(void **state)
 {
     static const struct {
@@ -287,6 +353,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(every_element_type_loads),
         cmocka_unit_test(shards_make_the_same_model),
         cmocka_unit_test(a_vae_of_its_own_is_used),
+        cmocka_unit_test(scales_beside_the_tensors_count),
         cmocka_unit_test(what_is_no_model_says_what_it_is),
     };
     if (argc < 2) {
