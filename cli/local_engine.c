@@ -51,6 +51,8 @@ static void run_child(const char *path, int in_fd, int out_fd, const char *devic
                           device ? device : "cpu",
                           "--precision",
                           precision ? precision : "auto",
+                          "--safety", /* own pictures are nobody's business */
+                          "none",
                           NULL};
     execv(path, (char *const *)(uintptr_t)argv);
     fprintf(stderr, "kiln: starting %s: %s\n", path, strerror(errno));

@@ -10,6 +10,7 @@
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
 
+#include "diffusion/safety/safety.h"
 #include "engine/channel.h"
 #include "engine/models.h"
 #include "engine/post.h"
@@ -20,6 +21,7 @@ struct engine {
     struct device *device;
     struct models models;
     struct post post;
+    struct safety *safety; /* NULL: none, or a broken one */
     struct channel channel;
 };
 

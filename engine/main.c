@@ -14,11 +14,12 @@
 #include "base/str.h"
 #include "engine/engine.h"
 #include "engine/engine_bench.h"
+#include "engine/verdict.h"
 #include "proto/capability.h"
 
 static const char usage[] =
     "usage: kiln-engine [--device NAME] [--precision P] [--launch N] [--memory MIB] [--cache DIR]\n"
-    "                   [--verbose]\n"
+    "                   [--safety MODEL] [--verbose]\n"
     "\n"
     "Owns a compute device and runs Stable Diffusion for kilnd or kiln, who start it and talk to "
     "it\n"
@@ -29,10 +30,12 @@ static const char usage[] =
     "  --launch N        number that every message carries\n"
     "  --memory MIB      limit of resident weights; the least recently used model goes first\n"
     "  --cache DIR       where post-processors' weights lie, in DIR/post\n"
+    "  --safety MODEL    CLIP checkpoint of the safety check; none: no check; auto (the default):\n"
+    "                    DIR/safety/model.safetensors, if it is there\n"
     "  --verbose         more lines on standard error\n";
 
 struct options {
-    const char *device, *cache;
+    const char *device, *cache, *safety;
     enum precision precision;
     uint64_t launch_id, memory_mib;
 };
@@ -41,15 +44,11 @@ struct options {
 static int parse_options(struct options *o, int argc, char **argv)
 {
     static const struct option table[] = {
-        {"device", required_argument, NULL, 'd'},
-        {"precision", required_argument, NULL, 'p'},
-        {"launch", required_argument, NULL, 'l'},
-        {"memory", required_argument, NULL, 'm'},
-        {"cache", required_argument, NULL, 'c'},
-        {"verbose", no_argument, NULL, 'v'},
-        {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'V'},
-        {0},
+        {"device", required_argument, NULL, 'd'}, {"precision", required_argument, NULL, 'p'},
+        {"launch", required_argument, NULL, 'l'}, {"memory", required_argument, NULL, 'm'},
+        {"cache", required_argument, NULL, 'c'},  {"safety", required_argument, NULL, 's'},
+        {"verbose", no_argument, NULL, 'v'},      {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'V'},      {0},
     };
     for (int c; (c = getopt_long(argc, argv, "", table, NULL)) != -1;) {
         bool ok = true;
@@ -59,6 +58,7 @@ static int parse_options(struct options *o, int argc, char **argv)
         case 'l': ok = str_parse_u64(optarg, &o->launch_id); break;
         case 'm': ok = str_parse_u64(optarg, &o->memory_mib); break;
         case 'c': o->cache = optarg; break;
+        case 's': o->safety = optarg; break;
         case 'v': log_set_level(LOG_DEBUG); break;
         case 'V': puts("kiln-engine " KILN_VERSION); exit(0);
         case 'h': fputs(usage, stdout); exit(0);
@@ -102,6 +102,8 @@ static void say_hello(struct engine *e)
     for (int i = 0; i < ALCHEMY_COUNT; i++)
         if (post_available(&e->post, alchemy_form_name((enum alchemy_form)i)))
             h->forms[h->form_count++] = alchemy_form_name((enum alchemy_form)i);
+    if (e->safety) h->forms[h->form_count++] = alchemy_form_name(ALCHEMY_NSFW);
+    h->safety = e->safety != NULL;
     for (int i = 0; i < SAMPLER_COUNT; i++)
         if (built.samplers >> i & 1)
             h->samplers[h->sampler_count++] = sampler_name((enum sampler)i);
@@ -169,11 +171,13 @@ int main(int argc, char **argv)
     }
     post_init(&e->post, e->device, o.cache);
     models_init(&e->models, e->device, o.precision, (size_t)o.memory_mib << 20);
+    verdict_open(e, o.safety, o.cache);
     say_hello(e);
     code = work(e);
     if (code) _exit(code); /* the device is gone: no orderly way out of its library */
     channel_stop(&e->channel);
     post_release(&e->post);
+    safety_close(e->safety);
     models_release(&e->models);
     device_close(e->device);
     free(e);

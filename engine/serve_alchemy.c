@@ -5,6 +5,7 @@
 #include "base/now.h"
 #include "engine/energy.h"
 #include "engine/engine.h"
+#include "engine/verdict.h"
 #include "image/apart.h"
 
 struct alchemy {
@@ -32,32 +33,63 @@ static bool on_canceled(void *context)
     return channel_canceled(&a->engine->channel, a->job->job_id);
 }
 
+/* The form that asks for nothing but the verdict. */
+static int answer_nsfw(struct alchemy *a, const struct pixels *picture,
+                       struct engine_alchemy_result *result, struct error *err)
+{
+    enum safety_verdict verdict;
+    if (!a->engine->safety)
+        return error_set(err, ERR_UNSUPPORTED, "nsfw: no safety model is present");
+    int rc = verdict_find(a->engine, picture, NULL, &verdict, err);
+    if (rc) return rc;
+    if (verdict == SAFETY_FAILED)
+        return error_set(err, ERR_UNSUPPORTED, "nsfw: the safety check broke");
+    result->form = ALCHEMY_NSFW;
+    result->flag = verdict != SAFETY_OK;
+    result->seconds = now_seconds() - a->started;
+    return 0;
+}
+
+/* A changed picture, judged and encoded. */
+static int answer_image(struct alchemy *a, struct pixels *picture, bool lossless,
+                        struct engine_alchemy_result *result, struct error *err)
+{
+    const struct engine_alchemy *job = &a->job->alchemy;
+    struct buf bytes;
+    int rc = 0;
+    if (job->check_safety) rc = verdict_apply(a->engine, picture, NULL, false, &result->image, err);
+    buf_init(&bytes, FRAME_ENGINE_MAX / 2);
+    if (!rc) rc = codec_encode(&bytes, IMAGE_WEBP, picture, lossless ? 101 : 95, NULL, err);
+    if (!rc) {
+        result->form = job->form;
+        result->image.width_px = picture->width;
+        result->image.height_px = picture->height;
+        result->image.bytes.data = buf_take(&bytes, &result->image.bytes.length);
+        result->seconds = now_seconds() - a->started;
+    }
+    buf_release(&bytes);
+    return rc;
+}
+
 static int work(struct alchemy *a, struct engine_alchemy_result *result, struct error *err)
 {
     const struct engine_alchemy *job = &a->job->alchemy;
     struct pipeline_hooks hooks = {a, on_progress, on_canceled};
     struct pixels picture;
     struct energy energy;
-    struct buf bytes;
     /* local work may name a file of weights in place of the form's own */
     bool own_file = job->control_type && *job->control_type == '/';
     const char *name = own_file ? job->control_type : alchemy_form_name(job->form);
     energy_start(&energy);
     int rc = apart_decode(&picture, "of the form", job->source.data, job->source.length, err);
     if (rc) return rc;
-    rc = post_run(&a->engine->post, name, &picture, &hooks, err);
-    buf_init(&bytes, FRAME_ENGINE_MAX / 2);
-    if (!rc) rc = codec_encode(&bytes, IMAGE_WEBP, &picture, own_file ? 101 : 95, NULL, err);
-    if (!rc) {
-        result->form = job->form;
-        result->image.width_px = picture.width;
-        result->image.height_px = picture.height;
-        result->image.verdict = job->check_safety ? ENGINE_VERDICT_FAILED : ENGINE_VERDICT_NONE;
-        result->image.bytes.data = buf_take(&bytes, &result->image.bytes.length);
-        result->seconds = now_seconds() - a->started;
-        result->joules = energy_since(&energy);
+    if (job->form == ALCHEMY_NSFW) {
+        rc = answer_nsfw(a, &picture, result, err);
+    } else {
+        rc = post_run(&a->engine->post, name, &picture, &hooks, err);
+        if (!rc) rc = answer_image(a, &picture, own_file, result, err);
     }
-    buf_release(&bytes);
+    if (!rc) result->joules = energy_since(&energy);
     pixels_release(&picture);
     return rc;
 }

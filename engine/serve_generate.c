@@ -6,6 +6,7 @@
 #include "base/now.h"
 #include "engine/energy.h"
 #include "engine/engine.h"
+#include "engine/verdict.h"
 #include "image/codec.h"
 
 struct generate {
@@ -47,13 +48,6 @@ static enum image_format format_of(enum engine_format format)
                                           : IMAGE_WEBP;
 }
 
-/* No safety model can be loaded by this build, so a check that was asked for has failed: what fails is
- * never submitted (reliability S1, S2). */
-static enum engine_verdict judge(const struct engine_generate *g)
-{
-    return g->check_safety ? ENGINE_VERDICT_FAILED : ENGINE_VERDICT_NONE;
-}
-
 /* A constant picture is what NaN latents end as: never an image (reliability E3). */
 static bool is_constant(const struct pixels *p)
 {
@@ -61,6 +55,23 @@ static bool is_constant(const struct pixels *p)
     for (size_t i = (size_t)p->channels; i < bytes; i++)
         if (p->data[i] != p->data[i - (size_t)p->channels]) return false;
     return true;
+}
+
+/* What must not leave is overwritten here, before an encoder or a file could see it (S5). */
+static int judge_images(struct generate *g, struct pipeline_result *made,
+                        struct engine_result *result, struct error *err)
+{
+    const struct engine_generate *job = &g->job->generate;
+    for (int i = 0; i < made->count; i++) {
+        if (is_constant(&made->images[i]))
+            return error_set(err, ERR_INTERNAL, "image %d has one colour only: its latents broke",
+                             i);
+        if (!job->check_safety) continue;
+        int rc = verdict_apply(g->engine, &made->images[i], &job->request, job->censor_nsfw,
+                               &result->images[i], err);
+        if (rc) return rc;
+    }
+    return 0;
 }
 
 static int encode_images(const struct engine_generate *g, const struct pipeline_result *made,
@@ -72,18 +83,14 @@ static int encode_images(const struct engine_generate *g, const struct pipeline_
     for (int i = 0; i < made->count; i++) {
         struct engine_image *image = &result->images[i];
         struct buf bytes;
-        if (is_constant(&made->images[i]))
-            return error_set(err, ERR_INTERNAL, "image %d has one colour only: its latents broke",
-                             i);
         buf_init(&bytes, FRAME_ENGINE_MAX / 2);
-        int rc =
-            codec_encode(&bytes, format_of(g->format), &made->images[i], g->quality, &text, err);
+        int rc = codec_encode(&bytes, format_of(g->format), &made->images[i], g->quality,
+                              image->censored ? NULL : &text, err);
         if (rc) {
             buf_release(&bytes);
             return rc;
         }
         image->bytes.data = buf_take(&bytes, &image->bytes.length);
-        image->verdict = judge(g);
         image->width_px = made->images[i].width;
         image->height_px = made->images[i].height;
         image->index = i;
@@ -113,6 +120,10 @@ static int generate(struct generate *g, struct engine_result *result, struct pip
             rc = post_run(&g->engine->post, job->post_processing[j], &made->images[i], &hooks, err);
     if (rc) return rc;
     result->seconds[ENGINE_PHASE_POST] = now_seconds() - before;
+    before = now_seconds();
+    rc = judge_images(g, made, result, err);
+    if (rc) return rc;
+    result->seconds[ENGINE_PHASE_SAFETY] = now_seconds() - before;
     before = now_seconds();
     rc = encode_images(job, made, result, err);
     result->seconds[ENGINE_PHASE_ENCODE] = now_seconds() - before;

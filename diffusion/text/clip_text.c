@@ -9,25 +9,28 @@
 static const double EPS = 1e-5;
 
 /* x [n,L,D]: x + attention(norm1 x), then + mlp(norm2 ...) */
-static struct tensor clip_layer_forward(struct pass *p, const void *context,
-                                        const struct tensor *in, int count)
+struct tensor clip_layer_forward(struct pass *p, struct clip_layer *m, struct tensor x)
 {
-    struct clip_layer *m = (struct clip_layer *)(uintptr_t)context;
-    struct tensor x = in[0];
-    KILN_ASSERT(count == 1, "%d inputs", count);
     struct tensor y = pass_tensor_like(p, x); /* outlives the scope */
     size_t mark = pass_open_scope(p);
     struct tensor h = norm_layer(p, &m->norm1, x, EPS);
     struct tensor q = layer_linear(p, &m->q, h, NULL);
     struct tensor k = layer_linear(p, &m->k, h, NULL);
     struct tensor v = layer_linear(p, &m->v, h, NULL);
-    struct tensor a = op_attention(p, q, k, v, m->heads, true);
+    struct tensor a = op_attention(p, q, k, v, m->heads, m->causal);
     struct tensor mid = layer_linear(p, &m->out, a, &(struct fuse){.add = x});
     h = norm_layer(p, &m->norm2, mid, EPS);
     h = layer_linear(p, &m->up, h, &(struct fuse){.act = m->act}); /* [n,L,mlp] */
     layer_linear_into(p, &m->down, &y, h, &(struct fuse){.add = mid});
     pass_close_scope(p, mark);
     return y;
+}
+
+static struct tensor run_layer(struct pass *p, const void *context, const struct tensor *in,
+                               int count)
+{
+    KILN_ASSERT(count == 1, "%d inputs", count);
+    return clip_layer_forward(p, (struct clip_layer *)(uintptr_t)context, in[0]);
 }
 
 /* Rows of x where a vector stands become the vector: x * mask + vectors. */
@@ -91,7 +94,7 @@ struct clip_states clip_text_forward(struct pass *p, struct clip_text *m,
     if (has_vectors(in, in->n * c->positions)) x = put_vectors(p, x, in);
     x = op_mix(p, 1, x, 1, op_weight(p, &m->position));
     for (int i = 0; i < (pooled ? c->layers : wanted); i++) {
-        x = tape_checkpoint(p, clip_layer_forward, &m->layers[i], &x, 1);
+        x = tape_checkpoint(p, run_layer, &m->layers[i], &x, 1);
         if (i + 1 == wanted) out.context = x;
     }
     struct tensor normed = {0};

@@ -41,7 +41,17 @@ struct clip_layer {
     struct layer q, k, v, out, up, down;
     int64_t heads;
     enum activation act;
+    bool causal; /* text; a vision transformer's rows see each other */
 };
+
+/* The layer alone, shared with safety/clip_vision: x [n,L,D] -> the same shape. */
+struct tensor clip_layer_forward(struct pass *p, struct clip_layer *m, struct tensor x);
+/* Below the open path: `transformer.resblocks.I` / `encoder.layers.I`. */
+void clip_layer_visit(struct weight_visitor *v, struct clip_layer *m, int i, int64_t width,
+                      int64_t mlp);
+void clip_layer_release(struct clip_layer *m, struct device *d);
+/* width / 64, or the nearest that divides in tiny models. */
+int64_t clip_heads(int64_t width);
 
 struct clip_text {
     struct clip_text_config config;

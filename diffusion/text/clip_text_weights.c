@@ -29,7 +29,7 @@ static const struct safetensors_entry *find_up(const struct weight_store *store,
     return find_level(store, prefix, bare, name);
 }
 
-static int64_t heads_of(int64_t width)
+int64_t clip_heads(int64_t width)
 {
     if (width % HEAD_WIDTH == 0) return width / HEAD_WIDTH;
     int64_t heads = 4;
@@ -68,7 +68,7 @@ int clip_text_detect(struct clip_text_config *config, const struct weight_store 
     }
     if (projection && projection->rank == 2) c.projection = projection->dim[d == DIALECT_LDM];
     c.last_dropped = d == DIALECT_HF && c.layers != 24;
-    c.heads = heads_of(c.width);
+    c.heads = clip_heads(c.width);
     bool openclip = d == DIALECT_LDM || c.width == 1024 || c.width == 1280;
     c.act = openclip ? ACT_GELU : ACT_QUICK_GELU;
     *config = c;
@@ -99,6 +99,7 @@ int clip_text_init(struct clip_text *m, const struct clip_text_config *config, s
     for (int i = 0; i < c->layers; i++) {
         m->layers[i].heads = c->heads;
         m->layers[i].act = c->act;
+        m->layers[i].causal = true;
     }
     return 0;
 }
@@ -122,8 +123,8 @@ static void visit_stacked(struct weight_visitor *v, struct layer *m, int part,
     visit_site(v, &m->b, &site);
 }
 
-static void visit_clip_layer(struct weight_visitor *v, struct clip_layer *l, int i, int64_t width,
-                             int64_t mlp)
+void clip_layer_visit(struct weight_visitor *v, struct clip_layer *l, int i, int64_t width,
+                      int64_t mlp)
 {
     char ldm[64], hf[64];
     snprintf(ldm, sizeof ldm, "transformer.resblocks.%d", i);
@@ -148,7 +149,7 @@ void clip_text_visit(struct weight_visitor *v, struct clip_text *m)
                  TENSOR_DIM(c->vocab, c->width));
     visit_weight(v, &m->position, "positional_embedding", "embeddings.position_embedding.weight", 2,
                  TENSOR_DIM(c->positions, c->width));
-    for (int i = 0; i < c->layers; i++) visit_clip_layer(v, &m->layers[i], i, c->width, c->mlp);
+    for (int i = 0; i < c->layers; i++) clip_layer_visit(v, &m->layers[i], i, c->width, c->mlp);
     visit_norm(v, &m->final_norm, "ln_final", "final_layer_norm", c->width);
     visit_close(v, mark);
     if (!c->projection) return;
@@ -161,15 +162,17 @@ void clip_text_visit(struct weight_visitor *v, struct clip_text *m)
     visit_site(v, &m->projection, &site);
 }
 
+void clip_layer_release(struct clip_layer *l, struct device *d)
+{
+    struct layer *all[] = {&l->q, &l->k, &l->v, &l->out, &l->up, &l->down};
+    for (size_t k = 0; k < COUNT_OF(all); k++) layer_release(all[k], d);
+    norm_release(&l->norm1, d);
+    norm_release(&l->norm2, d);
+}
+
 void clip_text_release(struct clip_text *m, struct device *d)
 {
-    for (int i = 0; m->layers && i < m->config.layers; i++) {
-        struct clip_layer *l = &m->layers[i];
-        struct layer *all[] = {&l->q, &l->k, &l->v, &l->out, &l->up, &l->down};
-        for (size_t k = 0; k < COUNT_OF(all); k++) layer_release(all[k], d);
-        norm_release(&l->norm1, d);
-        norm_release(&l->norm2, d);
-    }
+    for (int i = 0; m->layers && i < m->config.layers; i++) clip_layer_release(&m->layers[i], d);
     free(m->layers);
     weight_release(&m->token, d);
     weight_release(&m->position, d);

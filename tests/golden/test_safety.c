@@ -1,0 +1,259 @@
+/* diffusion/safety against torch (make_safety.py), and what it does with files that are not right. */
+#include <jansson.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/alloc.h"
+#include "base/buf.h"
+#include "diffusion/safety/notice.h"
+#include "diffusion/safety/safety.h"
+#include "image/codec.h"
+#include "image/resize.h"
+
+static const char *folder;
+static struct device *device;
+
+static char *in_folder(const char *name)
+{
+    return alloc_printf("%s/%s", folder, name);
+}
+
+static int try_open(struct safety **s, const char *model, const char *rules, struct error *err)
+{
+    char *model_path = *model == '/' ? alloc_string(model) : in_folder(model);
+    char *rules_path = *rules == '/' ? alloc_string(rules) : in_folder(rules);
+    char *vocab = in_folder("tokenizer");
+    int rc = safety_open(s, device, model_path, rules_path, vocab, err);
+    free(model_path);
+    free(rules_path);
+    free(vocab);
+    return rc;
+}
+
+static struct safety *must_open(const char *model)
+{
+    struct safety *s;
+    struct error err = {0};
+    if (try_open(&s, model, "rules.tsv", &err)) fail_msg("%s", err.text);
+    return s;
+}
+
+static void read_picture(struct pixels *p, const char *name)
+{
+    struct error err;
+    char *path = alloc_printf("%s/%s.png", folder, name);
+    if (image_read(p, NULL, path, &err)) fail_msg("%s", err.text);
+    free(path);
+}
+
+/* Largest difference over the largest magnitude. */
+static double distance(const float *have, json_t *want, const char *key)
+{
+    double worst = 0, largest = 0;
+    json_t *list = json_object_get(want, key);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        double w = json_real_value(json_array_get(list, i));
+        worst = fmax(worst, fabs(have[i] - w));
+        largest = fmax(largest, fabs(w));
+    }
+    assert_true(largest > 0);
+    return worst / largest;
+}
+
+static void vectors_and_cosines_agree_with_torch(void **state)
+{
+    static const char *const files[] = {"model.safetensors", "openclip.safetensors"};
+    char *path = in_folder("expected.json");
+    json_error_t why;
+    json_t *expected = json_load_file(path, 0, &why), *picture;
+    size_t k;
+    free(path);
+    if (!expected) fail_msg("%s", why.text);
+    for (size_t i = 0; i < COUNT_OF(files); i++) {
+        struct safety *s = must_open(files[i]);
+        assert_int_equal(safety_rules(s)->count,
+                         json_array_size(json_object_get(expected, "phrases")));
+        json_array_foreach(json_object_get(expected, "pictures"), k, picture)
+        {
+            float vector[16], similarity[16];
+            struct pixels p;
+            struct error err;
+            const char *name = json_string_value(json_object_get(picture, "name"));
+            read_picture(&p, name);
+            assert_int_equal(safety_width(s), 16);
+            if (safety_look(s, &p, vector, similarity, &err)) fail_msg("%s", err.text);
+            double a = distance(vector, picture, "vector");
+            double b = distance(similarity, picture, "similarity");
+            printf("%s %s: vector %.1e, cosines %.1e\n", files[i], name, a, b);
+            assert_true(a < 1e-4 && b < 1e-4);
+            pixels_release(&p);
+        }
+        safety_close(s);
+    }
+    json_decref(expected);
+}
+
+/* rules.tsv with every threshold of a role moved to where all or no pictures match. */
+static enum safety_verdict verdict_at(double person, double young, double concept,
+                                      const char *prompt)
+{
+    char path[] = "/tmp/kiln-safety-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    FILE *f = fdopen(fd, "w");
+    fputs("setting\tdrawn_sure\t0.9\nsetting\tphoto_above\t0.9\nsetting\tdrawn_share\t0.1\n"
+          "setting\tdrawn_doubt\t0\nsetting\tother_share\t1\nsetting\tother_doubt\t0\n"
+          "setting\tmatches\t1\nsuspect\t old\ndrawn\t1\t-\t-\tdrawing\nlewd\t1\t-\t-\tvase\n",
+          f);
+    fprintf(f, "person\t%g\t-\t-\twoman\n", person);
+    fprintf(f, "young\t%g\t1\t-\tlittle child\n", young);
+    fprintf(f, "concept\t%g\t-\t-\tblue cup\n", concept);
+    fclose(f);
+    struct safety *s;
+    struct pixels p;
+    struct error err = {0};
+    enum safety_verdict v;
+    if (try_open(&s, "model.safetensors", path, &err)) fail_msg("%s", err.text);
+    read_picture(&p, "wide");
+    assert_int_equal(safety_check(s, &p, prompt, &v, &err), 0);
+    pixels_release(&p);
+    safety_close(s);
+    unlink(path);
+    return v;
+}
+
+static void a_check_ends_in_each_verdict(void **state)
+{
+    assert_int_equal(verdict_at(-1, 1, 1, NULL), SAFETY_OK);
+    assert_int_equal(verdict_at(1, 1, -1, "a pot"), SAFETY_OK); /* nobody there to look at */
+    assert_int_equal(verdict_at(-1, 1, -1, "a pot"), SAFETY_NSFW);
+    /* the second look begins at 1 without, at the first threshold with a suspect prompt */
+    assert_int_equal(verdict_at(-1, -1, -1, "a pot"), SAFETY_NSFW);
+    assert_int_equal(verdict_at(-1, -1, -1, "a pot ### blurry, Old"), SAFETY_CSAM);
+    assert_int_equal(verdict_at(-1, -1, 1, "a pot ### blurry, old"), SAFETY_OK);
+}
+
+/* A copy of the model with `bytes` of it, the last `spoilt` of them set to 0xff (halves: NaN). */
+static char *spoil(const char *name, size_t cut, size_t spoilt)
+{
+    struct buf b;
+    struct error err;
+    char *from = in_folder("model.safetensors"),
+         *to = alloc_printf("/tmp/kiln-safety-%d-%s", (int)getpid(), name);
+    buf_init(&b, 1 << 20);
+    assert_int_equal(buf_read_file(&b, from, &err), 0);
+    memset(b.data + b.length - spoilt, 0xff, spoilt);
+    buf_truncate(&b, b.length - cut);
+    assert_int_equal(buf_write_file(&b, to, 0600, &err), 0);
+    buf_release(&b);
+    free(from);
+    return to;
+}
+
+static void what_is_not_whole_is_refused(void **state)
+{
+    struct safety *s;
+    struct error err = {0};
+    assert_int_equal(try_open(&s, "no-such-file.safetensors", "rules.tsv", &err), ERR_NOT_FOUND);
+    assert_int_equal(try_open(&s, "model.safetensors", "no-such-table.tsv", &err), ERR_NOT_FOUND);
+    char *other = in_folder("../upscale/x2.safetensors");
+    char *absolute = realpath(other, NULL);
+    assert_non_null(absolute);
+    assert_int_equal(try_open(&s, absolute, "rules.tsv", &err), ERR_FORMAT);
+    assert_non_null(strstr(err.text, "no CLIP vision transformer"));
+    free(other);
+    free(absolute);
+    char *shorter = spoil("short.safetensors", 4000, 0);
+    assert_int_equal(try_open(&s, shorter, "rules.tsv", &err), ERR_FORMAT);
+    unlink(shorter);
+    free(shorter);
+}
+
+/* The file ends with the projection of pictures: phrases are fine, pictures have no numbers. */
+static void broken_numbers_are_a_failed_check(void **state)
+{
+    char *path = spoil("nan.safetensors", 0, 512);
+    struct safety *s;
+    struct pixels p;
+    struct error err = {0};
+    enum safety_verdict v = SAFETY_OK;
+    if (try_open(&s, path, "rules.tsv", &err)) fail_msg("%s", err.text);
+    read_picture(&p, "wide");
+    int rc = safety_check(s, &p, "a pot", &v, &err);
+    printf("%d: %s\n", rc, err.text);
+    assert_int_equal(v, SAFETY_FAILED);
+    assert_true(rc < 0);
+    pixels_release(&p);
+    safety_close(s);
+    unlink(path);
+    free(path);
+}
+
+static void alpha_and_grey_are_pictures_too(void **state)
+{
+    struct safety *s = must_open("model.safetensors");
+    struct pixels rgb, grey, alpha;
+    struct error err = {0};
+    float a[16], b[16];
+    read_picture(&rgb, "wide");
+    assert_int_equal(pixels_convert(&alpha, &rgb, 4, &err), 0);
+    assert_int_equal(pixels_convert(&grey, &rgb, 1, &err), 0);
+    assert_int_equal(safety_look(s, &rgb, NULL, a, &err), 0);
+    assert_int_equal(safety_look(s, &alpha, NULL, b, &err), 0);
+    assert_memory_equal(a, b, (size_t)safety_rules(s)->count * sizeof *a);
+    assert_int_equal(safety_look(s, &grey, NULL, b, &err), 0);
+    pixels_release(&rgb);
+    pixels_release(&grey);
+    pixels_release(&alpha);
+    safety_close(s);
+}
+
+static void a_notice_keeps_no_pixel(void **state)
+{
+    struct error err;
+    for (int channels = 1; channels <= 4; channels += channels == 1 ? 2 : 1) {
+        struct pixels a, b;
+        bool two = false;
+        assert_int_equal(pixels_new(&a, 96, 64, channels, &err), 0);
+        assert_int_equal(pixels_new(&b, 96, 64, channels, &err), 0);
+        size_t bytes = (size_t)(96 * 64 * channels);
+        for (size_t i = 0; i < bytes; i++) a.data[i] = (uint8_t)(i * 31), b.data[i] = (uint8_t)~i;
+        notice_replace(&a);
+        notice_replace(&b);
+        assert_memory_equal(a.data, b.data, bytes);
+        for (size_t i = 0; i < bytes; i += (size_t)channels) two = two || a.data[i] != a.data[0];
+        assert_true(two); /* a sign on a ground */
+        pixels_release(&a);
+        pixels_release(&b);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(vectors_and_cosines_agree_with_torch),
+        cmocka_unit_test(a_check_ends_in_each_verdict),
+        cmocka_unit_test(what_is_not_whole_is_refused),
+        cmocka_unit_test(broken_numbers_are_a_failed_check),
+        cmocka_unit_test(alpha_and_grey_are_pictures_too),
+        cmocka_unit_test(a_notice_keeps_no_pixel),
+    };
+    if (argc < 2) {
+        fprintf(stderr, "usage: test_safety FOLDER\n");
+        return 2;
+    }
+    folder = argv[1];
+    if (device_open(&device, "cpu", NULL)) return 1;
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    device_close(device);
+    return failed;
+}
