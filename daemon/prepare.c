@@ -168,11 +168,15 @@ static int refuse_image(struct job *job, struct error *err)
     struct worker *w = job->w;
     struct worker_model *m = worker_find_model(w, job->what);
     struct capability_set able = worker_able(w);
+    if (job->horde.refusal.code)
+        return error_set(err, job->horde.refusal.code, "%s", job->horde.refusal.text);
     if (!m || m->missing)
         return error_set(err, ERR_NOT_FOUND, "the model was not offered, or its file is gone");
     if ((int64_t)job->width_px * job->height_px > w->config.max_power * 32768)
         return error_set(err, ERR_UNSUPPORTED, "%dx%d is larger than max_power %lld allows",
                          job->width_px, job->height_px, (long long)w->config.max_power);
+    if (job->seed > INT64_MAX) /* no submit could carry it */
+        return error_set(err, ERR_UNSUPPORTED, "this worker cannot do seeds above 2^63-1");
     int rc = capability_refuse(&able, &job->horde, m->family, err);
     if (!rc) rc = image_request_check(&job->horde.request, err);
     return rc;

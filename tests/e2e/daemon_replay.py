@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import threading
-import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -97,9 +97,16 @@ def cases(programs, name, call):
     return [c for c in json.loads((Path(programs["data"]) / name).read_text()) if c["path"].endswith(call)]
 
 
+def at_once(play, list_):
+    """They mostly wait, so eight at a time."""
+    with ThreadPoolExecutor(8) as pool:
+        return len(list(pool.map(play, list_)))
+
+
 def each_pop_ends_as_its_case_says(programs):
     pops = cases(programs, "pops.json", "generate/pop")
-    for case in pops:
+
+    def play(case):
         with Stage(programs) as s:
             s.script.pops.append((case["status"], s.script.text(case)))
             s.kilnd.start()
@@ -122,16 +129,18 @@ def each_pop_ends_as_its_case_says(programs):
             elif count and "ttl" not in name:
                 check(set(states.values()) == {"SETTLED"}, f"{name}: {states}",
                       *(f for (f,) in s.kilnd.rows("SELECT DISTINCT fault FROM job")))
-            if "seed" in expect and "refused" not in expect:
+            if int(expect.get("seed", 2**64)) < 2**63 and "refused" not in expect:
                 check(s.script.submitted[0]["seed"] == int(expect["seed"]), f"{name}: seed {s.script.submitted[0]['seed']}")
-    return f"{len(pops)} replies"
+
+    return f"{at_once(play, pops)} replies"
 
 
 def each_submit_ends_as_its_case_says(programs):
     pop = next(c for c in cases(programs, "pops.json", "generate/pop") if c["name"] == "one image")
     ends = {"settled": "SETTLED", "forfeit": "FORFEITED", "schema": "FAULTED", "retry": "SETTLED"}
     submits = cases(programs, "refusals.json", "generate/submit")
-    for case in submits:
+
+    def play(case):
         with Stage(programs) as s:
             s.script.pops.append((200, s.script.text(pop)))
             s.script.submits.append((case["status"], s.script.text(case)))
@@ -144,18 +153,20 @@ def each_submit_ends_as_its_case_says(programs):
                 s.kilnd.kill()
                 check(s.kilnd.states() == {ID: "SUBMITTING"}, f"{name}: {s.kilnd.states()}")
                 check(list((s.kilnd.state / "spool").iterdir()), f"{name}: the image is kept")
-                continue
+                return
             wait_for(lambda: "job.ended" in s.kilnd.log(), 20, f"{name}: it ends")
             check(s.kilnd.term() == 0, f"{name}: ends with 0")
             check(s.kilnd.states() == {ID: ends[action]}, f"{name}: {s.kilnd.states()}, wanted {ends[action]}")
             if expect.get("reward_milli"):
                 check(s.kilnd.told() == {ID: expect["reward_milli"]}, f"{name}: {s.kilnd.told()}")
-    return f"{len(submits)} replies"
+
+    return f"{at_once(play, submits)} replies"
 
 
 def each_refused_pop_is_told(programs):
     pops = cases(programs, "refusals.json", "generate/pop")
-    for case in pops:
+
+    def play(case):
         with Stage(programs, priority_usernames=["a#1"]) as s:
             s.script.pops.append((case["status"], s.script.text(case)))
             s.kilnd.start()
@@ -166,7 +177,8 @@ def each_refused_pop_is_told(programs):
             check(any(r["gate"] == "key" and r["blocks"] for r in reasons) == (action == "stop"), f"{name}: {reasons}")
             check(f'action="{action}"' in s.kilnd.log(), f"{name}: wanted {action}")
             check(s.kilnd.term() == 0, f"{name}: ends with 0")
-    return f"{len(pops)} replies"
+
+    return f"{at_once(play, pops)} replies"
 
 
 if __name__ == "__main__":
