@@ -14,6 +14,7 @@
 #include "base/str.h"
 #include "engine/engine.h"
 #include "engine/engine_bench.h"
+#include "engine/kernels_bench.h"
 #include "engine/verdict.h"
 #include "proto/capability.h"
 
@@ -146,6 +147,8 @@ int main(int argc, char **argv)
     struct error err = {0};
     log_start("kiln-engine", LOG_WARN);
     if (argc > 1 && str_equal(argv[1], "bench")) return engine_bench_main(argc - 1, argv + 1);
+    if (argc > 1 && str_equal(argv[1], "bench-kernels"))
+        return kernels_bench_main(argc - 1, argv + 1);
     int code = parse_options(&o, argc, argv);
     if (code || !e) return code ? code : 1;
     now_start();
