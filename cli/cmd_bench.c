@@ -1,5 +1,6 @@
 /* cmd_bench.c - how fast this machine is: starts the engine program with the same arguments. */
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,8 +13,9 @@
 
 static int run(int argc, char **argv)
 {
-    if (argc < 2 || !str_equal(argv[1], "engine"))
-        return command_usage(&command_bench, "say what to measure: engine");
+    bool kernels = argc > 1 && str_equal(argv[1], "kernels");
+    if (!kernels && (argc < 2 || !str_equal(argv[1], "engine")))
+        return command_usage(&command_bench, "say what to measure: engine or kernels");
     const char *named = getenv("KILN_ENGINE");
     char *path = named && *named ? alloc_string(named) : data_path_program("kiln-engine");
     struct error err = {0};
@@ -21,10 +23,10 @@ static int run(int argc, char **argv)
         error_set(&err, ERR_NOT_FOUND, "kiln-engine is not beside kiln; KILN_ENGINE can name it");
         return command_fail(&command_bench, &err);
     }
-    /* kiln bench engine ARGS becomes kiln-engine bench ARGS */
+    /* kiln bench engine ARGS becomes kiln-engine bench ARGS; kernels: bench-kernels */
     char **child = alloc_zero((size_t)argc + 2, sizeof *child);
     child[0] = path;
-    child[1] = (char *)(uintptr_t) "bench";
+    child[1] = (char *)(uintptr_t)(kernels ? "bench-kernels" : "bench");
     for (int i = 2; i < argc; i++) child[i] = argv[i];
     fflush(stdout);
     execv(path, child);
@@ -40,10 +42,14 @@ const struct command command_bench = {
     .usage =
         "usage: kiln bench engine --model PATH [--precision P] [--device NAME]\n"
         "                         [--size PIXELS] [--rounds N] [--json]\n"
+        "       kiln bench kernels [--device NAME] [--only TEXT] [--seconds S] [--quick] [--json]\n"
         "\n"
         "Loads a checkpoint and times its parts: text encoder, one guided UNet step, decoder;\n"
         "seconds on the wall and of processor time, GFLOP/s and the share of what the\n"
         "processor's multipliers can do, measured in the same run.\n"
-        "`kiln bench engine --help` explains the options.\n",
+        "\n"
+        "`kernels` times each kernel on the shapes of Stable Diffusion instead, with its share of\n"
+        "the device's measured peak and its error against float64.\n"
+        "`kiln bench engine --help` and `kiln bench kernels --help` explain the options.\n",
     .run = run,
 };
