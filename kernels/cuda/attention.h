@@ -23,7 +23,12 @@ extern "C" {
 #endif
 #include "kernels/kernels.h"
 
-enum { ATTENTION_FLASH_D = 160, ATTENTION_SIMPLE_D = 512 };
+enum {
+    ATTENTION_FLASH_D = 160,
+    ATTENTION_GRAD_SM75_D = 128,     /* backward without cp.async */
+    ATTENTION_GRAD_UNALIGNED_D = 80, /* backward of unaligned rows */
+    ATTENTION_SIMPLE_D = 512,
+};
 
 int attention_flash_f16(const struct attention_args *a, int aligned, size_t shared_limit,
                         void *stream);

@@ -23,7 +23,7 @@ template <class T, int D, int ROWS, int THREADS, bool ALIGNED>
 DEVICE void tile_fetch(shared_t to, const T *head, int64_t pitch, int first, int rows, int d)
 {
     constexpr int count = ROWS * tile<D>::chunks;
-    UNROLL
+    UNROLL_COPIES
     for (int i = 0; i < (count + THREADS - 1) / THREADS; i++) {
         int index = thread_index() + i * THREADS;
         if (count % THREADS != 0 && index >= count) break;

@@ -155,9 +155,11 @@ int cuda_attention_grad(struct device *d, const struct attention_grad_args *g, s
     if (!rc) rc = runtime_check(attention_delta(g, delta, stream), "attention_grad", err);
     if (rc) return rc;
     enum way way = way_of(d, a);
-    bool flash = (way == WAY_FLASH || way == WAY_FLASH_UNALIGNED) && even(g->dq, a->ldq) &&
-                 even(g->dk, a->ldk) && even(g->dv, a->ldv);
     bool whole = way == WAY_FLASH && aligned(g->dy, a->ldy);
+    bool flash = (whole || (way != WAY_SIMPLE && a->d <= ATTENTION_GRAD_UNALIGNED_D)) &&
+                 way != WAY_SLABS && even(g->dq, a->ldq) && even(g->dk, a->ldk) &&
+                 even(g->dv, a->ldv);
+    if (cuda_state(d)->runtime.capability < 80 && a->d > ATTENTION_GRAD_SM75_D) flash = false;
     int code = !flash                  ? attention_grad_simple(g, delta, stream)
                : a->dtype == DTYPE_F16 ? attention_grad_flash_f16(g, delta, whole, stream)
                                        : attention_grad_flash_bf16(g, delta, whole, stream);

@@ -14,6 +14,8 @@ extern "C" {
 #define DEVICE inline
 #define KERNEL(threads, blocks) void
 #define UNROLL
+#define UNROLL_COPIES
+#define HAS_COPY_ASYNC true
 #define HERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 #define AT file, line
 
