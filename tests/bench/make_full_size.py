@@ -1,50 +1,52 @@
-"""Writes a Stable Diffusion 1.5 of full size with random weights as a diffusers folder.
+#!/usr/bin/env python3
+"""Writes a checkpoint of published size with random weights in F16, for measuring memory and time.
 
-usage: make_full_size.py FOLDER [fp16|bf16|fp32]
-
-For measuring speed and memory where no checkpoint is at hand; the pictures are noise. Needs torch,
-diffusers and transformers. The tokenizer is not written: Kiln brings its own vocabulary.
+The names and shapes are those of tests/golden/keys. Nothing but Python is needed.
+usage: make_full_size.py sd15|sd15-inpainting|sd21|sdxl|refiner OUT.safetensors
 """
+import gzip
+import json
 import os
+import random
+import struct
 import sys
 
-import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
-
-UNET = dict(
-    sample_size=64, in_channels=4, out_channels=4,
-    down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-    up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-    block_out_channels=(320, 640, 1280, 1280), layers_per_block=2, cross_attention_dim=768,
-    attention_head_dim=8)
-VAE = dict(
-    in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(128, 256, 512, 512),
-    down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-    layers_per_block=2, sample_size=512, scaling_factor=0.18215)
-TEXT = dict(
-    hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
-    vocab_size=49408, max_position_embeddings=77, projection_dim=768, hidden_act="quick_gelu",
-    bos_token_id=49406, eos_token_id=49407)
+POOL = 1 << 16
 
 
 def main():
-    folder = sys.argv[1]
-    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[
-        sys.argv[2] if len(sys.argv) > 2 else "fp16"]
-    torch.manual_seed(20261124)
-    for name, make in (("unet", lambda: UNet2DConditionModel(**UNET)),
-                       ("vae", lambda: AutoencoderKL(**VAE)),
-                       ("text_encoder", lambda: CLIPTextModel(CLIPTextConfig(**TEXT)))):
-        model = make().to(dtype)
-        model.save_pretrained(os.path.join(folder, name), safe_serialization=True)
-        del model
-    with open(os.path.join(folder, "model_index.json"), "w") as f:
-        f.write('{"_class_name": "StableDiffusionPipeline",\n'
-                ' "scheduler": ["diffusers", "PNDMScheduler"],\n'
-                ' "text_encoder": ["transformers", "CLIPTextModel"],\n'
-                ' "unet": ["diffusers", "UNet2DConditionModel"],\n'
-                ' "vae": ["diffusers", "AutoencoderKL"]}\n')
+    layout, out = sys.argv[1:3]
+    here = os.path.dirname(os.path.abspath(__file__))
+    header, shapes, at = {}, {}, 0
+    with gzip.open("%s/../golden/keys/%s.txt.gz" % (here, layout), "rt") as f:
+        for line in f:
+            name, *dims = line.split()
+            if name.startswith("model_ema."):
+                continue
+            shape, count = [int(d) for d in dims], 1
+            for d in shape:
+                count *= d
+            header[name] = {"dtype": "F16", "shape": shape, "data_offsets": [at, at + 2 * count]}
+            shapes[name] = (shape, count)
+            at += 2 * count
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    rng = random.Random(1)
+    pool = [rng.gauss(0, 1) for _ in range(POOL)]
+    with open(out, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text)
+        made = {}
+        for name, (shape, count) in shapes.items():
+            fan = count // shape[0] if len(shape) > 1 else 0
+            kind = (fan, name.endswith("weight"))
+            if kind not in made:
+                scale, shift = (fan ** -0.5, 0) if fan else (0.1, 1 if kind[1] else 0)
+                made[kind] = struct.pack("<%de" % POOL, *(scale * v + shift for v in pool))
+            left = 2 * count
+            while left > 0:
+                left -= f.write(made[kind][:left])
+    print("%s: %d tensors, %d bytes" % (out, len(header), 8 + len(text) + at))
 
 
-main()
+if __name__ == "__main__":
+    main()
