@@ -6,8 +6,6 @@
 #include "kernels/cpu/cpu_table.h"
 #include "kernels/cpu/cpu_winograd.h"
 
-#include <stdlib.h>
-
 /* Where output pixel (y, x) and tap (i, j) look in the source picture:
  *   line = y * stride + i - pad_y, divided by `divide` when that leaves nothing over (a strided
  *   convolution's derivative), and shifted right by `shift` (an enlarged source). */
@@ -223,7 +221,7 @@ static int dx_enlarged(struct device *d, const struct conv2d_grad_args *grad, st
                                 .dtype = a->dtype,
                                 .accumulate = grad->accumulate};
     if (!rc) rc = cpu_upsample_grad(d, &sum, err);
-    free(full.dx);
+    cpu_big_free(full.dx, bytes);
     return rc;
 }
 

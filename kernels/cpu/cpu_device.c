@@ -1,12 +1,11 @@
 #include "kernels/cpu/cpu_device.h"
 
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#ifdef __linux__
 #include <sys/mman.h>
-#endif
+#include <time.h>
 
 #include "base/alloc.h"
 #include "base/now.h"
@@ -88,18 +87,44 @@ static int choose_path(const struct path **path, struct error *err)
     return error_set(err, ERR_UNSUPPORTED, "KILN_CPU=%s: this CPU lacks those instructions", asked);
 }
 
+#define HUGE_PAGE ((size_t)2 << 20)
+
+static void allow_huge_pages(void *memory, size_t bytes)
+{
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    if (bytes >= HUGE_PAGE) madvise(memory, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
+#endif
+}
+
+static size_t round_up(size_t bytes, size_t to)
+{
+    return (bytes + to - 1) / to * to;
+}
+
+/* Large blocks are mappings of their own: freed weights go back to the kernel, not into a heap with
+ * holes. */
 void *cpu_big_alloc(size_t bytes)
 {
-    /* whole huge pages once a buffer is worth one */
-    size_t alignment = bytes >= (size_t)2 << 20 ? (size_t)2 << 20 : 64;
-    size_t rounded;
-    if (!size_add(bytes, 64 + 63, &rounded)) return NULL;
-    rounded = rounded / 64 * 64;
-    void *memory = alloc_try_aligned(alignment, rounded);
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-    if (memory && alignment > 64) madvise(memory, rounded / alignment * alignment, MADV_HUGEPAGE);
-#endif
+    if (bytes > SIZE_MAX / 2) return NULL;
+    if (bytes < HUGE_PAGE) return alloc_try_aligned(64, round_up(bytes + 64, 64));
+    size_t length = round_up(bytes + 64, 4096), whole = length + HUGE_PAGE;
+    char *map = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED) return NULL;
+    char *memory = (char *)round_up((uintptr_t)map, HUGE_PAGE);
+    if (memory > map) munmap(map, (size_t)(memory - map));
+    if (map + whole > memory + length)
+        munmap(memory + length, (size_t)(map + whole - (memory + length)));
+    allow_huge_pages(memory, length);
     return memory;
+}
+
+void cpu_big_free(void *memory, size_t bytes)
+{
+    if (!memory) return;
+    if (bytes < HUGE_PAGE)
+        free(memory);
+    else
+        munmap(memory, round_up(bytes + 64, 4096));
 }
 
 int cpu_scratch_start(struct device *d, size_t bytes, struct error *err)
@@ -107,7 +132,7 @@ int cpu_scratch_start(struct device *d, size_t bytes, struct error *err)
     struct cpu_state *s = cpu_state(d);
     s->scratch_used = 0;
     if (bytes <= s->scratch_bytes) return 0;
-    free(s->scratch);
+    cpu_big_free(s->scratch, s->scratch_bytes);
     s->scratch_bytes = 0;
     s->scratch = cpu_big_alloc(bytes);
     if (!s->scratch) return error_set(err, ERR_NO_MEMORY, "no memory for %zu bytes", bytes);
@@ -127,8 +152,11 @@ void *cpu_scratch_take(struct device *d, size_t bytes)
 
 static int cpu_alloc(struct device *d, void **memory, size_t bytes, struct error *err)
 {
-    void *block = cpu_big_alloc(bytes ? bytes : 1);
+    size_t alignment = bytes >= HUGE_PAGE ? HUGE_PAGE : 64;
+    void *block =
+        bytes > SIZE_MAX / 2 ? NULL : alloc_try_aligned(alignment, round_up(bytes + 64, 64));
     if (!block) return error_set(err, ERR_NO_MEMORY, "no memory for %zu bytes", bytes);
+    allow_huge_pages(block, bytes);
     *memory = block;
     return 0;
 }
@@ -167,7 +195,8 @@ static void cpu_unpack(struct device *d, struct kernel_weight *w)
 {
     struct packed *p = w->packed;
     for (int form = 0; p && form < PACK_FORMS; form++)
-        for (int half = 0; half < 2; half++) free(p->form[form][half]);
+        for (int half = 0; half < 2; half++)
+            cpu_big_free(p->form[form][half], p->bytes[form][half]);
     free(p);
     w->packed = NULL;
 }
@@ -233,8 +262,8 @@ static void cpu_device_close(struct device *d)
 {
     struct cpu_state *s = cpu_state(d);
     pool_free(s->pool);
-    free(s->worker_memory);
-    free(s->scratch);
+    cpu_big_free(s->worker_memory, CPU_WORKER_BYTES * (size_t)s->threads);
+    cpu_big_free(s->scratch, s->scratch_bytes);
     free(s);
     free(d);
 }

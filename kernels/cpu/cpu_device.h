@@ -54,7 +54,9 @@ static inline char *cpu_worker_memory(struct device *d, int worker)
     return cpu_state(d)->worker_memory + CPU_WORKER_BYTES * (size_t)worker;
 }
 
-/* Memory for weights and scratch: 64-byte aligned, huge pages where allowed. free() frees it. */
+/* Memory for weights and scratch: 64-byte aligned, huge pages where allowed. Freed with the size it was
+ * asked for. */
 void *cpu_big_alloc(size_t bytes);
+void cpu_big_free(void *memory, size_t bytes);
 
 #endif

@@ -1,7 +1,5 @@
 #include "kernels/cpu/cpu_pack.h"
 
-#include <stdlib.h>
-
 #include "base/alloc.h"
 #include "kernels/cpu/cpu_transpose.h"
 
@@ -15,6 +13,7 @@ struct packing {
     enum pack_form form;
     enum dtype dtype;
     char *to;
+    const char *forward; /* PACK_WINOGRAD: the forward form, where there is one, else NULL */
     int64_t out, c, kh, kw;
     int64_t k, n, panels, steps; /* of one B */
     size_t b_bytes;
@@ -232,6 +231,33 @@ static void pack_phases(const struct packing *p, char *panel, int phase, int64_t
         for (int64_t k = 0; k < p->k; k++) put(p, panel, k, j, phase_element(p, phase, k, n0 + j));
 }
 
+/* The same from the forward form, whose rows are vectors already: the file is not read again. */
+static void pack_winograd(const struct packing *p, int64_t index)
+{
+    const float *from = (const float *)p->forward + index * GEMM_NR * p->c * 9;
+    for (int64_t ch = 0; ch < p->c; ch++)
+        for (int v = 0; v < GEMM_NR; v += VL) {
+            vf r[4][3];
+            for (int x = 0; x < 3; x++) {
+                vf tap[3];
+                for (int y = 0; y < 3; y++)
+                    tap[y] = *(const vf *)(from + ((y * 3 + x) * p->c + ch) * GEMM_NR + v);
+                r[0][x] = tap[0];
+                r[1][x] = 0.5f * (tap[0] + tap[1] + tap[2]);
+                r[2][x] = 0.5f * (tap[0] - tap[1] + tap[2]);
+                r[3][x] = tap[2];
+            }
+            for (int i = 0; i < 4; i++) {
+                const vf u[4] = {r[i][0], 0.5f * (r[i][0] + r[i][1] + r[i][2]),
+                                 0.5f * (r[i][0] - r[i][1] + r[i][2]), r[i][2]};
+                for (int j = 0; j < 4; j++) {
+                    float *plane = (float *)(p->to + p->b_bytes * (size_t)(i * 4 + j));
+                    *(vf *)(plane + (index * p->c + ch) * GEMM_NR + v) = u[j];
+                }
+            }
+        }
+}
+
 static void pack_task(void *context, int64_t task, int worker)
 {
     const struct packing *p = context;
@@ -239,7 +265,10 @@ static void pack_task(void *context, int64_t task, int worker)
     char *panel = p->to + p->b_bytes * (size_t)phase + (size_t)(index * p->steps * GEMM_NR) * 4;
     bool whole_words = p->dtype == DTYPE_F32 || p->c % 2 == 0;
     if (p->form == PACK_WINOGRAD || (p->form == PACK_PHASES && whole_words)) {
-        if (phase == 0) pack_taps(p, index * GEMM_NR, cpu_worker_memory(p->device, worker));
+        if (phase == 0 && p->forward)
+            pack_winograd(p, index);
+        else if (phase == 0)
+            pack_taps(p, index * GEMM_NR, cpu_worker_memory(p->device, worker));
         return;
     }
     switch (p->form) {
@@ -253,6 +282,13 @@ static void pack_task(void *context, int64_t task, int worker)
     case PACK_BACKWARD: pack_backward(p, panel, index * GEMM_NR); break;
     default: pack_phases(p, panel, (int)phase, index * GEMM_NR);
     }
+}
+
+static void drop_form(struct packed *packed, enum pack_form form, bool half)
+{
+    cpu_big_free(packed->form[form][half], packed->bytes[form][half]);
+    packed->form[form][half] = NULL;
+    packed->bytes[form][half] = 0;
 }
 
 int pack_get(const void **b, struct device *d, struct kernel_weight *w, struct pack_shape shape,
@@ -297,24 +333,21 @@ int pack_get(const void **b, struct device *d, struct kernel_weight *w, struct p
         w->packed = packed;
     }
     size_t bytes = p.b_bytes * (size_t)copies;
-    if (packed->bytes[form][half] != bytes) {
-        free(packed->form[form][half]);
-        packed->form[form][half] = NULL;
-    }
+    if (packed->bytes[form][half] != bytes) drop_form(packed, form, half);
+    if (form == PACK_WINOGRAD && packed->form[PACK_FORWARD][0] &&
+        packed->version[PACK_FORWARD][0] == w->version &&
+        memcmp(&packed->shape[PACK_FORWARD][0], &shape, sizeof shape) == 0)
+        p.forward = packed->form[PACK_FORWARD][0];
     if (!packed->form[form][half]) packed->form[form][half] = cpu_big_alloc(bytes);
     p.to = packed->form[form][half];
     if (!p.to)
         return error_set(err, ERR_NO_MEMORY, "no memory for %zu bytes of packed weight", bytes);
     packed->bytes[form][half] = bytes;
     pool_run(cpu_state(d)->pool, p.panels * copies, pack_task, &p);
+    if ((form == PACK_PHASES || form == PACK_WINOGRAD) && !w->changes)
+        drop_form(packed, PACK_FORWARD, half);
     packed->version[form][half] = w->version;
     packed->shape[form][half] = shape;
-    if ((form == PACK_PHASES || form == PACK_WINOGRAD) && !w->changes &&
-        packed->form[PACK_FORWARD][half]) {
-        free(packed->form[PACK_FORWARD][half]);
-        packed->form[PACK_FORWARD][half] = NULL;
-        packed->bytes[PACK_FORWARD][half] = 0;
-    }
     w->packed_version = w->version;
     *b = p.to;
     return 0;

@@ -4,6 +4,7 @@
  * 2.25 times fewer products, but 16 transformed planes written and read, and in bfloat16 a second
  * rounding of inputs and weights. Built from the table's own linear, so both run the same microkernel.
  *   usage: lab_winograd [f32|bf16]
+ * The weight is marked as changing, for which cpu_conv2d keeps to the implicit product.
  * Numbers and verdict: docs/performance.md.
  */
 #include <math.h>
@@ -165,7 +166,7 @@ int main(int argc, char **argv)
         }
         convert(xs, dtype, x, pixels * s->c);
         struct kernel_weight weight = {
-            .data = w, .dtype = DTYPE_F32, .rank = 4, .dim = {s->out, s->c, 3, 3}};
+            .changes = true, .data = w, .dtype = DTYPE_F32, .rank = 4, .dim = {s->out, s->c, 3, 3}};
         struct conv2d_args a = {.y = ys,
                                 .x = xs,
                                 .w = &weight,

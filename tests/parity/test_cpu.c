@@ -942,6 +942,95 @@ static void same_for_all_threads(void **unused)
     free(w);
 }
 
+/* Winograd's form made from the weight itself, and from the form that a loader asked for */
+static void winograd_from_either_form(void **unused)
+{
+    enum { H = 22, C = 66, OUT = 70 };
+    float *x = alloc_zero(H * H * C, 4), *w = alloc_zero(OUT * C * 9, 4), *y[2];
+    for (int i = 0; i < H * H * C; i++) x[i] = (float)parity_uniform() - 0.5f;
+    for (int i = 0; i < OUT * C * 9; i++) w[i] = (float)parity_uniform() - 0.5f;
+    struct device *d = cpu_open("2");
+    for (int loaded = 0; loaded < 2; loaded++) {
+        struct kernel_weight weight = {
+            .data = w, .dtype = DTYPE_F32, .rank = 4, .dim = {OUT, C, 3, 3}};
+        struct error err = {0};
+        if (loaded) assert_int_equal(d->kernels->pack(d, &weight, DTYPE_F32, &err), 0);
+        y[loaded] = alloc_zero(H * H * OUT, 4);
+        struct conv2d_args a = {.y = y[loaded],
+                                .x = x,
+                                .w = &weight,
+                                .n = 1,
+                                .h = H,
+                                .w_px = H,
+                                .c = C,
+                                .oh = H,
+                                .ow = H,
+                                .out = OUT,
+                                .kh = 3,
+                                .kw = 3,
+                                .stride = 1,
+                                .pad_top = 1,
+                                .pad_left = 1,
+                                .dtype = DTYPE_F32};
+        assert_int_equal(d->kernels->conv2d(d, &a, &err), 0);
+        d->kernels->unpack(d, &weight);
+    }
+    double worst = 0;
+    for (int i = 0; i < H * H * OUT; i++) {
+        double off = fabs((double)y[0][i] - y[1][i]);
+        if (!(off <= worst)) worst = off;
+    }
+    assert_true(worst < 1e-4); /* sums of other roundings; values are near 5 */
+    device_close(d);
+    free(x);
+    free(w);
+    free(y[0]);
+    free(y[1]);
+}
+
+/* every float type that a checkpoint may hold, at an odd address */
+static void weights_of_any_dtype(void **unused)
+{
+    static const enum dtype dtypes[] = {DTYPE_F16, DTYPE_BF16, DTYPE_F64, DTYPE_F8_E4M3};
+    enum { M = 5, K = 38, OUT = 35 };
+    float x[M * K], w[OUT * K];
+    for (int i = 0; i < M * K; i++) x[i] = (float)parity_uniform() - 0.5f;
+    struct device *d = cpu_open("2");
+    for (size_t t = 0; t < COUNT_OF(dtypes); t++) {
+        char *memory = alloc_zero(OUT * K * 8 + 1, 1), *data = memory + 1;
+        for (int i = 0; i < OUT * K; i++)
+            w[i] = (float)parity_between(-3, 3) * 0.25f; /* exact in all */
+        dtype_convert(memory, dtypes[t], w, DTYPE_F32, OUT * K);
+        memmove(data, memory, OUT * K * dtype_bytes(dtypes[t]));
+        for (int half = 0; half < 2; half++) {
+            enum dtype act = half ? DTYPE_BF16 : DTYPE_F32;
+            float in[M * K], y[2][M * OUT];
+            dtype_convert(in, act, x, DTYPE_F32, M * K);
+            for (int other = 0; other < 2; other++) {
+                struct kernel_weight weight = {.data = other ? (const void *)data : w,
+                                               .dtype = other ? dtypes[t] : DTYPE_F32,
+                                               .rank = 2,
+                                               .dim = {OUT, K}};
+                struct linear_args a = {.y = y[other],
+                                        .x = in,
+                                        .w = &weight,
+                                        .m = M,
+                                        .k = K,
+                                        .out = OUT,
+                                        .ldx = K,
+                                        .ldy = OUT,
+                                        .dtype = act};
+                struct error err = {0};
+                assert_int_equal(d->kernels->linear(d, &a, &err), 0);
+                d->kernels->unpack(d, &weight);
+            }
+            assert_memory_equal(y[0], y[1], M * OUT * dtype_bytes(act));
+        }
+        free(memory);
+    }
+    device_close(d);
+}
+
 /* a weight that training changed is packed again */
 static void repacks_changed_weight(void **unused)
 {
@@ -1015,6 +1104,8 @@ int main(void)
         cmocka_unit_test(norm),
         cmocka_unit_test(same_for_all_threads),
         cmocka_unit_test(repacks_changed_weight),
+        cmocka_unit_test(winograd_from_either_form),
+        cmocka_unit_test(weights_of_any_dtype),
         cmocka_unit_test(refuses),
     };
     static const char *const paths[] = {"avx512", "avx512-only", "avx2", "portable"};
