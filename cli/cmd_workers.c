@@ -1,4 +1,4 @@
-/* cmd_workers.c - this account's workers as the Horde sees them, and the models this one offers. */
+/* cmd_workers.c - this account's workers as the Horde sees them. */
 #include <math.h>
 #include <stdio.h>
 
@@ -40,33 +40,4 @@ const struct command command_workers = {
     .summary = "this account's workers as the Horde sees them",
     .usage = "usage: kiln workers [--json] [--socket PATH]\n",
     .run = run_workers,
-};
-
-static void print_models(const struct control_reply *reply)
-{
-    const struct control_models *m = &reply->models;
-    struct table t;
-    table_start(&t, "model|family|state|>size|offered|>jobs|note");
-    for (int i = 0; i < m->count; i++) {
-        const struct control_model *x = &m->list[i];
-        char size[24], jobs[24];
-        snprintf(jobs, sizeof jobs, "%lld", (long long)x->jobs);
-        table_row(&t, x->name, x->family, x->state, format_bytes(size, x->bytes),
-                  x->offered ? "yes" : "no", jobs, x->note);
-    }
-    table_print(&t);
-}
-
-static int run_models(int argc, char **argv)
-{
-    struct ask_options o = {.request = {.kind = CONTROL_MODELS}};
-    int code = ask_options_parse(&o, &command_models, "", argc, argv);
-    return code ? code : ask_and_print(&command_models, &o, print_models);
-}
-
-const struct command command_models = {
-    .name = "models",
-    .summary = "the models that the worker offers",
-    .usage = "usage: kiln models [--json] [--socket PATH]\n",
-    .run = run_models,
 };

@@ -16,7 +16,7 @@
 #define CALL_SECONDS 60L
 #define REPLY_BYTES_MAX (32u << 20) /* status may carry pictures as base64 */
 
-static char *default_config(void)
+char *horde_client_config_path(void)
 {
     const char *named = getenv("KILN_CONFIG");
     if (named && *named) return alloc_string(named);
@@ -45,7 +45,7 @@ int horde_client_open(struct horde_client *c, const char *config_path, const cha
                       struct error *err)
 {
     struct config config = {0};
-    char *path = config_path ? alloc_string(config_path) : default_config();
+    char *path = config_path ? alloc_string(config_path) : horde_client_config_path();
     int rc = path ? config_load(&config, path, false, err) : 0;
     *c = (struct horde_client){0};
     if (!rc) {

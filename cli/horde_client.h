@@ -21,6 +21,9 @@ struct horde_client {
     void *curl;
 };
 
+/* The bridgeData.yaml that a command reads when none is named; NULL: there is none. free(). */
+char *horde_client_config_path(void);
+
 /* config_path NULL: $KILN_CONFIG, else XDG_CONFIG_HOME/kiln/bridgeData.yaml when it is there, else the
  * anonymous account on https://aihorde.net. url overrides when not NULL. */
 int horde_client_open(struct horde_client *c, const char *config_path, const char *url,

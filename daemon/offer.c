@@ -9,8 +9,15 @@
 #include "base/now.h"
 #include "base/str.h"
 #include "daemon/worker.h"
+#include "store/store.h"
 
 /* ---- models ---- */
+
+bool worker_may_use(const struct worker *w, const char *path)
+{
+    return !access(path, R_OK) &&
+           (w->config.horde_loopback || store_state_of(path) != STORE_UNVERIFIED);
+}
 
 /* "pocket" is the engine's own; anything else is a file or folder that must be there */
 static char *find_path(const struct worker *w, const char *name, const char *given)
@@ -51,6 +58,13 @@ static void add_model(struct worker *w, const char *name)
     m->missing = !m->path || (strcmp(m->path, "pocket") != 0 && access(m->path, R_OK) != 0);
     if (m->missing)
         log_warn("model.missing", "model=\"%s\" text=\"no file here; not offered\"", name);
+    else if (strcmp(m->path, "pocket") != 0 && !worker_may_use(w, m->path)) {
+        m->missing = true;
+        log_warn("model.unverified",
+                 "model=\"%s\" text=\"fetched without a known SHA-256; not offered to strangers: "
+                 "kiln models verify\"",
+                 name);
+    }
 }
 
 void worker_read_models(struct worker *w)
@@ -111,7 +125,7 @@ struct capability_set worker_able(const struct worker *w)
     for (int i = 0; capability_control_names[i]; i++) { /* a ControlNet needs its file */
         char *path = alloc_printf("%s/controlnet/%s.safetensors", w->folders.cache,
                                   capability_control_names[i]);
-        if (access(path, R_OK)) able.controls &= ~(1u << i);
+        if (!worker_may_use(w, path)) able.controls &= ~(1u << i);
         free(path);
     }
     static const enum capability of_feature[] = {CAPABILITY_LORA, CAPABILITY_CONTROLNET,

@@ -2,7 +2,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/log.h"
@@ -114,7 +113,7 @@ static char *in_cache(const struct worker *w, const char *folder, const char *na
     if (strchr(name, '/') || name[0] == '.' || strlen(name) > 200) return NULL;
     for (unsigned i = 0; i < COUNT_OF(ends); i++) {
         char *path = alloc_printf("%s/%s/%s%s", w->folders.cache, folder, name, ends[i]);
-        if (!access(path, R_OK)) return path;
+        if (worker_may_use(w, path)) return path;
         free(path);
     }
     return NULL;
