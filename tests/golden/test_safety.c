@@ -22,6 +22,24 @@
 static const char *folder;
 static struct device *device;
 
+/* a heap whose n-th call fails (linked with --wrap); 0: never */
+static int heap_countdown;
+
+void *__real_alloc_try(size_t count, size_t size);
+void *__wrap_alloc_try(size_t count, size_t size);
+void *__wrap_alloc_try(size_t count, size_t size)
+{
+    return heap_countdown && --heap_countdown == 0 ? NULL : __real_alloc_try(count, size);
+}
+
+void *__real_alloc_try_aligned(size_t alignment, size_t bytes);
+void *__wrap_alloc_try_aligned(size_t alignment, size_t bytes);
+void *__wrap_alloc_try_aligned(size_t alignment, size_t bytes)
+{
+    return heap_countdown && --heap_countdown == 0 ? NULL
+                                                   : __real_alloc_try_aligned(alignment, bytes);
+}
+
 static char *in_folder(const char *name)
 {
     return alloc_printf("%s/%s", folder, name);
@@ -198,6 +216,36 @@ static void broken_numbers_are_a_failed_check(void **state)
     free(path);
 }
 
+/* Whichever allocation fails: no model, or a failed check; never a verdict. */
+static void an_empty_heap_is_a_failed_check(void **state)
+{
+    int opened = 0, checked = 0;
+    struct safety *s = NULL;
+    struct error err = {0};
+    for (int n = 1; !s; n++, opened++) {
+        heap_countdown = n;
+        int rc = try_open(&s, "model.safetensors", "rules.tsv", &err);
+        bool met = heap_countdown == 0;
+        heap_countdown = 0;
+        assert_true(rc ? rc == ERR_NO_MEMORY && met : !met);
+    }
+    struct pixels p;
+    read_picture(&p, "wide");
+    for (bool met = true; met; checked++) {
+        enum safety_verdict v = SAFETY_OK;
+        heap_countdown = checked + 1;
+        int rc = safety_check(s, &p, "a pot ### old", &v, &err);
+        met = heap_countdown == 0;
+        heap_countdown = 0;
+        assert_true(!met || rc == 0 || (rc == ERR_NO_MEMORY && v == SAFETY_FAILED));
+        if (rc) assert_int_equal(v, SAFETY_FAILED);
+    }
+    printf("%d calls when opening, %d when checking\n", opened - 1, checked - 1);
+    assert_true(opened > 3 && checked > 3);
+    pixels_release(&p);
+    safety_close(s);
+}
+
 static void alpha_and_grey_are_pictures_too(void **state)
 {
     struct safety *s = must_open("model.safetensors");
@@ -244,6 +292,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_check_ends_in_each_verdict),
         cmocka_unit_test(what_is_not_whole_is_refused),
         cmocka_unit_test(broken_numbers_are_a_failed_check),
+        cmocka_unit_test(an_empty_heap_is_a_failed_check),
         cmocka_unit_test(alpha_and_grey_are_pictures_too),
         cmocka_unit_test(a_notice_keeps_no_pixel),
     };
