@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from bench import FINAL, Place, check, run, wait_for
+from bench import FINAL, Place, at_once, check, run, wait_for
 
 LONG = bool(os.environ.get("KILN_LONG_TESTS"))
 
@@ -45,14 +45,16 @@ def settle_after(p, what):
 
 def killed_at_every_boundary_each_job_ends_once(programs):
     names = [n for n in points(programs) if not n.startswith("fault.")]
-    rounds = [(n, k) for n in names for k in ((1, 2, 3, 5) if LONG else (1, 2))]
-    for name, nth in rounds:
+    rounds = [(n, k) for n in names for k in (range(1, 26) if LONG else range(1, 5))]
+
+    def play(round_):
+        name, nth = round_
         with Place(programs, "--sweep", "0.1", max_batch=1) as p:
-            p.horde.fire(3)
+            p.horde.fire(nth + 2)
             p.kilnd.start(fault=f"{name}:{nth}=kill")
-            check(p.kilnd.wait(15) == -signal.SIGKILL, f"{name}: it was to die there")
+            check(p.kilnd.wait(30) == -signal.SIGKILL, f"{name}: it was to die there")
             settle_after(p, f"{name}:{nth}")
-    return f"{len(rounds)} kills"
+    return f"{at_once(play, rounds)} kills"
 
 
 def killed_while_giving_back(programs):
@@ -67,22 +69,23 @@ def killed_while_giving_back(programs):
 def killed_at_any_moment(programs):
     seed = 20261124
     rng = random.Random(seed)
-    count = 60 if LONG else 8
-    for i in range(count):
+    rounds = [[rng.uniform(0.03, 0.35) for _ in range(2)] for _ in range(500 if LONG else 25)]
+
+    def play(waits):
         with Place(programs, "--sweep", "0.2", fake="slow:20", max_batch=2) as p:
             p.horde.fire(6, n=2)
             p.kilnd.start()
-            for _ in range(2):
-                time.sleep(rng.uniform(0.03, 0.35))
+            for wait in waits:
+                time.sleep(wait)
                 p.kilnd.kill()
                 p.kilnd.start()
             time.sleep(0.1)
             p.horde.call("POST", "/practice/clock", {"turn_ms": 200000})
-            p.all_over(20)
+            p.all_over(40)
             check(p.kilnd.term() == 0, "ends with 0")
             p.agree()
             check(set(p.kilnd.states().values()) <= FINAL, f"{p.kilnd.states()}")
-    return f"seed {seed}, {2 * count} kills"
+    return f"seed {seed}, {2 * at_once(play, rounds)} kills"
 
 
 def an_expired_job_is_given_back_at_the_start(programs):
@@ -103,7 +106,9 @@ def sigterm_ends_it_in_time_from_every_state(programs):
              ("uploading", "ok", ("upload", "hang", {"count": 0})), ("submitting", "ok", ("submit", "hang", {"count": 0})),
              ("popping", "ok", ("pop", "hang", {"count": 0})),
              ("refused", "ok", ("submit", "status", {"status": 500, "count": 0}))]
-    for name, fake, fault in holds:
+
+    def play(hold):
+        name, fake, fault = hold
         with Place(programs, "--sweep", "0.1", fake=fake, max_batch=1, drain_seconds=1) as p:
             if fault:
                 p.horde.fault(fault[0], fault[1], **fault[2])
@@ -121,6 +126,7 @@ def sigterm_ends_it_in_time_from_every_state(programs):
             if name == "slow":
                 check("FAULTED" not in list(p.kilnd.states().values())[:1], "the one in work was finished")
             settle_after(p, name)
+    return f"{at_once(play, holds, 4)} states"
 
 
 def an_hours_outage_loses_nothing(programs):

@@ -6,11 +6,10 @@ import os
 import sys
 import tempfile
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from bench import Kilnd, check, run, wait_for
+from bench import Kilnd, at_once, check, run, wait_for
 
 EMPTY = json.dumps({"id": None, "ids": [], "payload": {"ddim_steps": 30, "n_iter": 1}, "messages": [], "skipped": {}})
 ID = "5e1f0c01-0d53-4c0b-8a77-2f6f0a3b1c01"
@@ -95,12 +94,6 @@ class Stage:
 
 def cases(programs, name, call):
     return [c for c in json.loads((Path(programs["data"]) / name).read_text()) if c["path"].endswith(call)]
-
-
-def at_once(play, list_):
-    """They mostly wait, so eight at a time."""
-    with ThreadPoolExecutor(8) as pool:
-        return len(list(pool.map(play, list_)))
 
 
 def each_pop_ends_as_its_case_says(programs):
