@@ -101,7 +101,7 @@ static int64_t next_ms(const struct popper *p)
     struct control_reason r;
     char text[400];
     const struct worker *w = p->w;
-    if (p->call || w->phase != WORKER_RUNNING || w->recovering) return -1;
+    if (p->call || p->storing || w->phase != WORKER_RUNNING || w->recovering) return -1;
     if (p->stopped) return p->stopped_until_ms;
     if (pop_blocked(p, &r, text, sizeof text)) return -1;
     if (open_before_checked(w) >= worker_capacity(w)) return -1;
@@ -263,6 +263,7 @@ static void on_stored(void *data, int rc, const struct error *err)
     struct job *job = a->job;
     struct worker *w = job->w;
     job->pages--;
+    a->p->storing = false;
     free(a->reply);
     if (!rc) rc = fault_point(FAULT_POP_STORED);
     if (rc || a->fresh < a->count) {
@@ -295,6 +296,7 @@ static void take_job(struct popper *p, struct job *job, const struct http_reply 
     job_rows(job, a->rows);
     fault_point(FAULT_POP_ARRIVED);
     job->pages++;
+    p->storing = true;
     clerk_give(p->w->clerk, apply_arrival, on_stored, a);
 }
 
