@@ -163,7 +163,6 @@ static int search(struct models_run *m, struct error *err)
     buf_init(&out, 64u << 20);
     if (m->json) json_write_start(&w, &out);
     if (m->json) json_write_array(&w, NULL);
-    table_start(&t, "name|kind|family|style|>size|nsfw|here|about");
     for (int l = 0; l < REFERENCE_COUNT; l++)
         for (int i = 0; i < m->reference.lists[l].count; i++) {
             const struct reference_model *x = &m->reference.lists[l].list[i];
@@ -175,6 +174,8 @@ static int search(struct models_run *m, struct error *err)
                 !contains(x->baseline, word) && !contains(x->style, word))
                 continue;
             if (++found > limit) continue;
+            if (!m->json && found == 1)
+                table_start(&t, "name|kind|family|style|>size|nsfw|here|about");
             const struct store_entry *e = entry_of(&here, (enum reference_list)l, x);
             search_row(&t, &w, (enum reference_list)l, x, e ? e->state : STORE_OWN, e != NULL);
             shown++;
@@ -391,20 +392,18 @@ static int verify(struct models_run *m, struct error *err)
     struct store_list l;
     struct table t;
     struct error ignored;
-    const struct store_entry *e;
+    const struct store_entry *e = NULL;
     if (m->source.sha256 && !m->word)
         return error_set(err, ERR_INVALID, "--sha256 is for one file; name it");
     reference_open(&m->reference, &m->store, NULL, &ignored); /* the copy at hand, if any */
     int rc = store_read_list(&l, &m->store, err);
     if (rc) return rc;
-    table_start(&t, "name|kind|state|sha-256");
-    if (m->word) {
-        rc = store_find(&e, &l, m->word, err);
-        if (!rc) rc = verify_one(m, e, &t, err);
-    } else {
-        rc = verify_all(m, &l, &t, err);
+    if (m->word) rc = store_find(&e, &l, m->word, err);
+    if (!rc) {
+        table_start(&t, "name|kind|state|sha-256");
+        rc = m->word ? verify_one(m, e, &t, err) : verify_all(m, &l, &t, err);
+        table_print(&t);
     }
-    table_print(&t);
     store_list_release(&l);
     return rc;
 }

@@ -19,6 +19,18 @@ bool worker_may_use(const struct worker *w, const char *path)
            (w->config.horde_loopback || store_state_of(path) != STORE_UNVERIFIED);
 }
 
+bool worker_may_use_post(const struct worker *w, const char *name)
+{
+    static const char *const ends[] = {"safetensors", "pth"}; /* in the engine's order */
+    bool may = true;
+    for (unsigned i = 0; i < COUNT_OF(ends); i++) {
+        char *path = alloc_printf("%s/post/%s.%s", w->folders.cache, name, ends[i]);
+        if (!access(path, R_OK)) may = may && worker_may_use(w, path);
+        free(path);
+    }
+    return may;
+}
+
 /* "pocket" is the engine's own; anything else is a file or folder that must be there */
 static char *find_path(const struct worker *w, const char *name, const char *given)
 {
@@ -127,6 +139,12 @@ struct capability_set worker_able(const struct worker *w)
                                   capability_control_names[i]);
         if (!worker_may_use(w, path)) able.controls &= ~(1u << i);
         free(path);
+    }
+    for (int p = 0; p < CAPABILITY_COUNT; p++) { /* and a post-processor one that may be used */
+        enum capability post;
+        const char *name = capability_name((enum capability)p);
+        if (capability_find_post(name, &post) && !worker_may_use_post(w, name))
+            capability_remove(&able, post);
     }
     static const enum capability of_feature[] = {CAPABILITY_LORA, CAPABILITY_CONTROLNET,
                                                  CAPABILITY_POST_PROCESSING, CAPABILITY_IMG2IMG};

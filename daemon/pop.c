@@ -161,6 +161,7 @@ static int form_names(const struct worker *w, const char *names[HORDE_FORMS_MAX]
     for (int i = 0; i < h->form_count && count < HORDE_FORMS_MAX; i++) {
         enum alchemy_form f = alchemy_form_find(h->forms[i]);
         bool image = f != ALCHEMY_UNKNOWN && alchemy_form_result(f) == ALCHEMY_IMAGE;
+        if (image && !worker_may_use_post(w, h->forms[i])) continue;
         for (unsigned k = 0; k < w->config.forms.count; k++) {
             const char *wanted = w->config.forms.items[k];
             if (str_equal(wanted, h->forms[i]) || (image && str_equal(wanted, "post-process"))) {

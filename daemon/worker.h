@@ -145,6 +145,8 @@ void worker_maybe_end(struct worker *w);
 /* What can be done now: built, by the engines present, allowed by the configuration. */
 /* Readable, and not marked as fetched without a known hash (reliability F5), unless the Horde is ours. */
 bool worker_may_use(const struct worker *w, const char *path);
+/* The same for a post-processor's weights; true where there are none: the engine knows that. */
+bool worker_may_use_post(const struct worker *w, const char *name);
 struct capability_set worker_able(const struct worker *w);
 bool worker_has_safety(const struct worker *w);
 struct worker_model *worker_find_model(struct worker *w, const char *name);

@@ -1,0 +1,49 @@
+/* The Horde's lists of models and CivitAI's answer: whatever comes, records are whole or not there. */
+#include <string.h>
+
+#include "fuzz.h"
+#include "proto/model_reference.h"
+
+#define HEX16 "0123456789abcdef"
+
+static const struct fuzz_seed seeds[] = {
+    FUZZ_TEXT(
+        "{\"Deliberate\":{\"name\":\"Deliberate\",\"baseline\":\"stable diffusion 1\",\"nsfw\":"
+        "true,\"size_on_disk_bytes\":5,\"config\":{\"files\":[{\"path\":\"a/D.ckpt\","
+        "\"sha256sum\":\"" HEX16 HEX16 HEX16 HEX16 "\"},{\"path\":\"v1.yaml\"}],\"download\":[{"
+        "\"file_name\":\"D.ckpt\",\"file_url\":\"https://huggingface.co/x\"}]}},\"b\":7}"),
+    FUZZ_TEXT(
+        "{\"id\":5,\"name\":\"v1\",\"baseModel\":\"SD 1.5\",\"model\":{\"name\":\"A\",\"type\":"
+        "\"LORA\"},\"files\":[{\"id\":2,\"name\":\"a.safetensors\",\"type\":\"Model\","
+        "\"primary\":true,\"hashes\":{\"SHA256\":\"" HEX16 HEX16 HEX16 HEX16
+        "\"},\"downloadUrl\":\"https://civitai.com/x\"}]}"),
+};
+
+const struct fuzz_seed *fuzz_seeds(size_t *count)
+{
+    *count = sizeof seeds / sizeof seeds[0];
+    return seeds;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct error err = {0};
+    struct model_reference m;
+    struct civitai_version v;
+    const char *text = (const char *)data;
+    if (!model_reference_parse(&m, "a list", text, size, &err)) {
+        KILN_ASSERT(m.count > 0);
+        for (int i = 0; i < m.count; i++) {
+            const struct reference_model *x = &m.list[i];
+            KILN_ASSERT(x->name && x->baseline && x->style && x->description && x->file);
+            KILN_ASSERT(!strchr(x->file, '/') && x->parts > 0 && x->size_bytes >= 0);
+            KILN_ASSERT(!x->sha256 || strlen(x->sha256) == 64);
+        }
+        model_reference_release(&m);
+    }
+    if (!civitai_version_parse(&v, text, size, &err)) {
+        for (int i = 0; i < v.count; i++) KILN_ASSERT(v.files[i].name && v.files[i].url);
+        civitai_version_release(&v);
+    }
+    return 0;
+}
