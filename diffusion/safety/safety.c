@@ -174,6 +174,20 @@ static int encode_phrases(struct safety *s, const struct vocab *vocab, struct er
     return rc;
 }
 
+/* Weights that are no numbers are found now and not by a stranger's job. */
+static int try_out(struct safety *s, struct error *err)
+{
+    struct pixels grey;
+    int rc = pixels_new(&grey, 64, 64, 3, err);
+    if (rc) return rc;
+    memset(grey.data, 128, (size_t)64 * 64 * 3);
+    rc = safety_look(s, &grey, NULL, NULL, err);
+    pixels_release(&grey);
+    return rc == ERR_INTERNAL ? error_set(err, ERR_FORMAT, "%s holds weights that are no numbers",
+                                          weight_store_path(s->store))
+                              : rc;
+}
+
 int safety_open(struct safety **safety, struct device *device, const char *model_path,
                 const char *rules_path, const char *vocab_path, struct error *err)
 {
@@ -188,6 +202,7 @@ int safety_open(struct safety **safety, struct device *device, const char *model
     if (!rc) rc = weight_store_open(&s->store, model_path, err);
     if (!rc) rc = open_vision(s, err);
     if (!rc) rc = encode_phrases(s, vocab, err);
+    if (!rc) rc = try_out(s, err);
     vocab_close(vocab);
     if (rc)
         safety_close(s);

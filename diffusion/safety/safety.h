@@ -20,7 +20,8 @@
 struct safety;
 
 /* model_path: a CLIP checkpoint with both sides. vocab_path: a tokenizer's folder, or NULL for the
- * public vocabulary. The phrases are encoded here; the text side is closed again afterwards. */
+ * public vocabulary. The phrases are encoded here and a grey picture is looked at: what opens can
+ * check. The text side is closed again afterwards. */
 int safety_open(struct safety **s, struct device *device, const char *model_path,
                 const char *rules_path, const char *vocab_path, struct error *err);
 void safety_close(struct safety *s);
