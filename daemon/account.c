@@ -34,8 +34,8 @@ static void on_reckoned(void *data, int rc, const struct error *err)
     struct worker *w = r->w;
     if (!rc) {
         if (r->account.alarm && !w->account_last.alarm)
-            log_warn("ledger.unexplained", "milli=%lld text=\"%s\"",
-                     (long long)r->account.unexplained_milli, r->account.verdict);
+            log_error("ledger.unexplained", "milli=%lld text=\"%s\"",
+                      (long long)r->account.unexplained_milli, r->account.verdict);
         w->account_last = r->account;
         w->account_known = true;
     }

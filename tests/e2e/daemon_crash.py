@@ -177,7 +177,7 @@ def an_engine_without_a_heartbeat_is_killed(programs):
 
 
 def a_silent_pause_is_exposed(programs):
-    with Place(programs) as p:
+    with Place(programs, fake="slow:50", max_batch=1) as p:  # slow: the log takes 50 lines a second
         p.kilnd.start()
         p.kilnd.ready()
         wait_for(lambda: p.kilnd.ask(request="ledger")["verdict"] == "first figure", 5, "the first figure")
