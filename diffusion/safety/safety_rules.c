@@ -163,28 +163,35 @@ static int read_text(struct reading *r, char *text, size_t length, struct error 
     return rc ? rc : check_whole(r, err);
 }
 
+int safety_rules_parse(struct safety_rules **rules, const char *text, size_t length,
+                       const char *name, struct error *err)
+{
+    char *copy = alloc_try(length + 1, 1);
+    if (!copy) return error_set(err, ERR_NO_MEMORY, "no memory for %s", name);
+    if (length) memcpy(copy, text, length);
+    struct safety_rules *made = alloc_zero(1, sizeof *made);
+    arena_init(&made->memory, 0);
+    made->phrase = alloc_zero(SAFETY_PHRASES_MAX, sizeof *made->phrase);
+    made->suspect = alloc_zero(SAFETY_PHRASES_MAX, sizeof *made->suspect);
+    made->pair = alloc_zero(SAFETY_PHRASES_MAX, sizeof *made->pair);
+    struct reading reading = {.rules = made, .path = name};
+    int rc = read_text(&reading, copy, length, err);
+    free(copy);
+    if (rc)
+        safety_rules_close(made);
+    else
+        *rules = made;
+    return rc;
+}
+
 int safety_rules_open(struct safety_rules **rules, const char *path, struct error *err)
 {
     struct buf text;
     buf_init(&text, FILE_BYTES_MAX);
     int rc = buf_read_file(&text, path, err);
     if (!rc && !text.length) rc = error_set(err, ERR_FORMAT, "%s is empty", path);
-    if (rc) {
-        buf_release(&text);
-        return rc;
-    }
-    struct safety_rules *made = alloc_zero(1, sizeof *made);
-    arena_init(&made->memory, 0);
-    made->phrase = alloc_zero(SAFETY_PHRASES_MAX, sizeof *made->phrase);
-    made->suspect = alloc_zero(SAFETY_PHRASES_MAX, sizeof *made->suspect);
-    made->pair = alloc_zero(SAFETY_PHRASES_MAX, sizeof *made->pair);
-    struct reading reading = {.rules = made, .path = path};
-    rc = read_text(&reading, (char *)text.data, text.length, err);
+    if (!rc) rc = safety_rules_parse(rules, (char *)text.data, text.length, path, err);
     buf_release(&text);
-    if (rc)
-        safety_rules_close(made);
-    else
-        *rules = made;
     return rc;
 }
 

@@ -89,6 +89,9 @@ struct safety_rules {
 };
 
 int safety_rules_open(struct safety_rules **rules, const char *path, struct error *err);
+/* From memory; `name` is for messages. */
+int safety_rules_parse(struct safety_rules **rules, const char *text, size_t length,
+                       const char *name, struct error *err);
 void safety_rules_close(struct safety_rules *rules);
 
 /* Does the negative side of a Horde prompt (behind ###) hold a suspect word? */
