@@ -21,7 +21,7 @@ bool worker_may_use(const struct worker *w, const char *path)
 
 bool worker_may_use_post(const struct worker *w, const char *name)
 {
-    static const char *const ends[] = {"safetensors", "pth"}; /* in the engine's order */
+    static const char *const ends[] = {"safetensors", "pth"}; /* whichever the engine takes */
     bool may = true;
     for (unsigned i = 0; i < COUNT_OF(ends); i++) {
         char *path = alloc_printf("%s/post/%s.%s", w->folders.cache, name, ends[i]);
