@@ -220,13 +220,13 @@ static int tell_lora(const struct score *s, int shown, int before, int changed, 
     return rc;
 }
 
-/* The words that `examples` annotates with. */
+/* The words that `examples` annotates with, in the order of a caption that the model knows. */
 static void example_words(const struct pot *pot, char text[POT_CAPTION_BYTES])
 {
-    snprintf(text, POT_CAPTION_BYTES, "%s, %s glaze, %s ground",
-             pot_value_name(POT_FORM, pot->attribute[POT_FORM]),
-             pot_value_name(POT_GLAZE, pot->attribute[POT_GLAZE]),
-             pot_value_name(POT_GROUND, pot->attribute[POT_GROUND]));
+    char caption[POT_CAPTION_BYTES];
+    pot_caption(pot, caption); /* "a tall vase with a blue glaze, dotted, on a grey ground" */
+    const char *comma = strchr(caption, ','), *last = strrchr(caption, ',');
+    snprintf(text, POT_CAPTION_BYTES, "%.*s%s", (int)(comma - caption), caption, last);
 }
 
 static int score_lora(struct score *s, struct error *err)
