@@ -3,7 +3,7 @@
 usage: compare_torch.py KILN FOLDER [bf16|f32] [ROUNDS] [SIZE]
 
 Each round runs the whole of one, then the whole of the other, each in a process of its own with two
-threads (THREADS changes that): load, text encoder, guided UNet steps, decoder. Printed are medians of
+threads (THREADS changes that): load, text encoder, guided UNet steps, decoder. FOLDER is of make_full_size_folder.py. Printed are medians of
 wall and processor time and their ratios. Processor time counts all threads; torch's workers are told
 to sleep when idle, or their waiting would be counted as work. Needs torch, diffusers, transformers.
 `compare_torch.py --torch FOLDER DTYPE STEPS SIZE` is the torch half alone.
