@@ -4,8 +4,8 @@
  * Place    cli/main.c finds the command by name and runs it; each cmd_*.c defines one row (or a few
  *          that share everything) and knows nothing of the others.
  * Owner    rows are const.
- * Failure  run returns the exit code: EXIT_DONE, EXIT_FAILED, EXIT_USAGE, or one of reliability V5. A
- *          sentence goes to standard error through command_fail; results go to standard output.
+ * Failure  run returns the exit code: EXIT_DONE, EXIT_FAILED, EXIT_USAGE, or one of reliability V5.
+ *          A sentence goes to standard error through command_fail; results go to standard output.
  */
 #ifndef CLI_COMMAND_H
 #define CLI_COMMAND_H

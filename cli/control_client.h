@@ -3,8 +3,8 @@
  *
  * Place    every command that shows or steers the daemon.
  * Owner    the reply is the caller's: control_reply_release.
- * Failure  ERR_NOT_FOUND when no daemon listens (with the socket's path); ERR_REFUSED without permission;
- *          the daemon's own error document as its code and sentence.
+ * Failure  ERR_NOT_FOUND when no daemon listens (with the socket's path); ERR_REFUSED without
+ *          permission; the daemon's own error document as its code and sentence.
  */
 #ifndef CLI_CONTROL_CLIENT_H
 #define CLI_CONTROL_CLIENT_H

@@ -3,7 +3,8 @@
  *
  * Place    cli/cmd_generate.c (own engine) and cli/cmd_generate_horde.c (others').
  * Owner    init/release around the caller's struct.
- * Failure  ERR_INVALID with the option, its value and the limit; files it reads: ERR_NOT_FOUND, ERR_IO.
+ * Failure  ERR_INVALID with the option, its value and the limit; files it reads: ERR_NOT_FOUND,
+ *          ERR_IO.
  */
 #ifndef CLI_GENERATE_OPTIONS_H
 #define CLI_GENERATE_OPTIONS_H

@@ -1,11 +1,11 @@
 /*
  * horde_client.h - the Horde as a client sees it: one call at a time, waiting for the answer.
  *
- * Place    `kiln generate --horde`, `kiln kudos`, `kiln horde`. (kilnd has its own client on its loop:
- *          daemon/http.)
+ * Place    `kiln generate --horde`, `kiln kudos`, `kiln horde`. (kilnd has its own client on its
+ *          loop: daemon/http.)
  * Owner    open/close; one thread.
- * Failure  ERR_NETWORK (no answer), ERR_REFUSED (401, 403, 404, 400: the server's sentence), ERR_BUSY (429,
- *          5xx), ERR_FORMAT. The key never reaches a message.
+ * Failure  ERR_NETWORK (no answer), ERR_REFUSED (401, 403, 404, 400: the server's sentence),
+ *          ERR_BUSY (429, 5xx), ERR_FORMAT. The key never reaches a message.
  * Source   reliability N1-N4: TLS verified, no redirects, sizes counted while receiving.
  */
 #ifndef CLI_HORDE_CLIENT_H

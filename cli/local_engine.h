@@ -1,7 +1,8 @@
 /*
  * local_engine.h - a kiln-engine of one's own, for work on this machine.
  *
- * Place    `kiln generate`, `kiln train`, `kiln bench`: the same process and messages that kilnd uses.
+ * Place    `kiln generate`, `kiln train`, `kiln bench`: the same process and messages that kilnd
+ *          uses.
  * Owner    start/stop; one thread. The child ends when its pipe closes.
  * Failure  ERR_NOT_FOUND (no engine program), ERR_NETWORK (it ended), whatever it reports;
  *          ERR_CANCELED after Ctrl-C, which asks the engine to stop the job first.

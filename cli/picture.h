@@ -1,8 +1,8 @@
 /*
  * picture.h - a picture drawn in the terminal.
  *
- * Place    `kiln show`, `kiln generate --show`, the demonstration. libchafa chooses what the terminal can
- *          do: pixels (Kitty, iTerm2, sixel) or coloured characters.
+ * Place    `kiln show`, `kiln generate --show`, the demonstration. libchafa chooses what the
+ *          terminal can do: pixels (Kitty, iTerm2, sixel) or coloured characters.
  * Failure  those of reading the file; ERR_UNSUPPORTED when built without libchafa.
  */
 #ifndef CLI_PICTURE_H

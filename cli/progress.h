@@ -3,8 +3,8 @@
  *
  * Place    commands that compute or wait. Writes to standard error only.
  * Owner    the caller's struct, one thread.
- * Failure  cannot fail. CI=true or no terminal: a line whenever the phase changes or another tenth is
- *          done, never a carriage return.
+ * Failure  cannot fail. CI=true or no terminal: a line whenever the phase changes or another tenth
+ *          is done, never a carriage return.
  */
 #ifndef CLI_PROGRESS_H
 #define CLI_PROGRESS_H

@@ -4,7 +4,8 @@
  * Place    read by config/config.c (schema, parser) and by the test that holds the example file
  *          against it.
  * Failure  none: data.
- * Source   the reference worker's template and data model; keys from "bridge_agent" on are Kiln's own.
+ * Source   the reference worker's template and data model; keys from "bridge_agent" on are Kiln's
+ *          own.
  *
  * Columns: key, member, default, then least and most for numbers, then the meaning. KEY_OLD is an
  * older spelling of a key; KEY_IGNORED may hold anything.

@@ -4,7 +4,8 @@
  * Place    beside pop: with dynamic_models it chooses what is offered; `kiln models` shows it.
  * Owner    the worker's alarm and models. Loop thread.
  * Failure  none: without an answer the last figures stay, and everything is offered.
- * Source   horde-api 17 (status/models), issue of the scheduler: demand and measured kudos a second.
+ * Source   horde-api 17 (status/models), issue of the scheduler: demand and measured kudos a
+ *          second.
  */
 #ifndef DAEMON_DEMAND_H
 #define DAEMON_DEMAND_H

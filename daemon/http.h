@@ -2,8 +2,8 @@
  * http.h - libcurl on the loop, with what a stranger's URL may do bounded.
  *
  * Place    below pop, upload, submit, and the fetches of source images.
- * Owner    http_start / http_stop. A call owns itself from http_send to its `done`; http_cancel ends
- *          it without `done`. Loop thread.
+ * Owner    http_start / http_stop. A call owns itself from http_send to its `done`; http_cancel
+ *          ends it without `done`. Loop thread.
  * Failure  no answer, a redirect where none is allowed, too many bytes, a forbidden address: reply
  *          with status 0 and a sentence. `done` runs exactly once, never from inside http_send.
  * Source   reliability N1-N4, N7.

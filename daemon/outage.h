@@ -3,8 +3,8 @@
  *
  * Place    pop and submit tell it what they met and ask before they try.
  * Owner    the worker embeds one. Loop thread.
- * Failure  cannot fail. Source: reliability G10 (an hour's outage: at most 70 requests, back within a
- *          minute, nothing payable lost), N7.
+ * Failure  cannot fail. Source: reliability G10 (an hour's outage: at most 70 requests, back within
+ *          a minute, nothing payable lost), N7.
  *
  * From the third failure in a row on, by whomever, the next try waits for a shared time that doubles
  * from half a second to a minute, and only one is out at a time. Any answer below 500 ends it.

@@ -3,8 +3,8 @@
  *
  * Place    between an export and dataset.h, which matches rows to pictures and makes captions.
  * Owner    annotations_open / annotations_release around the caller's struct.
- * Failure  ERR_NOT_FOUND, ERR_IO, ERR_FORMAT for a file of no known kind. A row that cannot be read is
- *          a problem in the list, named with its line, and the rest is used.
+ * Failure  ERR_NOT_FOUND, ERR_IO, ERR_FORMAT for a file of no known kind. A row that cannot be read
+ *          is a problem in the list, named with its line, and the rest is used.
  * Source   SkalskiP/make-sense (exporters): CSV of boxes, points, lines and tags, written without
  *          quotes; YOLO and VOC as folders of one file a picture; VGG and COCO JSON; tags JSON.
  *          Files re-saved by a spreadsheet (BOM, CRLF, semicolons, quotes) are read too.

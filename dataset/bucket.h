@@ -4,8 +4,9 @@
  * Place    between dataset.h and the latents' cache.
  * Owner    values. Any thread.
  * Failure  cannot fail.
- * Source   aspect buckets of kohya-ss/sd-scripts: sides are multiples of 64 between min and max, the
- *          area at most resolution squared; the exact size if it is one, else the nearest ratio.
+ * Source   aspect buckets of kohya-ss/sd-scripts: sides are multiples of 64 between min and max,
+ *          the area at most resolution squared; the exact size if it is one, else the nearest
+ *          ratio.
  */
 #ifndef DATASET_BUCKET_H
 #define DATASET_BUCKET_H

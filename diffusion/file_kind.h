@@ -3,8 +3,8 @@
  *
  * Place    before any parser of diffusion/ opens a stranger's file.
  * Owner    none. Any thread.
- * Failure  ERR_NOT_FOUND, ERR_IO; ERR_UNSUPPORTED with a sentence that says what the file is and what
- *          to do about it (GGUF, SQLite, Git LFS pointer, web page, tar).
+ * Failure  ERR_NOT_FOUND, ERR_IO; ERR_UNSUPPORTED with a sentence that says what the file is and
+ *          what to do about it (GGUF, SQLite, Git LFS pointer, web page, tar).
  * Source   first bytes of the formats themselves.
  */
 #ifndef DIFFUSION_FILE_KIND_H

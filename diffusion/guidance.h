@@ -2,7 +2,8 @@
  * guidance.h - the denoiser that samplers call: network, prediction kind, positive and negative.
  *
  * Place    between sample/ (host floats, NCHW) and unet/ (device, channels last).
- * Owner    guidance_open / guidance_close around the caller's struct, for one sampling run. One thread.
+ * Owner    guidance_open / guidance_close around the caller's struct, for one sampling run. One
+ *          thread.
  * Failure  the pass's.
  * Source   Ho & Salimans 2022 (guidance); Lin et al. 2023 (rescale); ComfyUI samplers.py (masks).
  */

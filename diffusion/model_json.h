@@ -3,7 +3,8 @@
  *
  * Place    between a model folder and model.c; the only JSON in diffusion/ besides vocabularies.
  * Owner    results are the caller's. Any thread.
- * Failure  ERR_NOT_FOUND, ERR_IO, ERR_FORMAT with the file and the field. Unknown fields are ignored.
+ * Failure  ERR_NOT_FOUND, ERR_IO, ERR_FORMAT with the file and the field. Unknown fields are
+ *          ignored.
  * Source   diffusers config.json of UNet2DConditionModel, AutoencoderKL, schedulers; transformers'
  *          CLIPTextConfig; model.safetensors.index.json.
  */

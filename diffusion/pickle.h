@@ -3,10 +3,10 @@
  *
  * Place    beside tensor/safetensors.h, behind weight_store.h.
  * Owner    open/close; entries borrow from the mapped file, or from copies for strided views.
- * Failure  ERR_NOT_FOUND, ERR_IO; ERR_FORMAT for damage and for limits; ERR_UNSUPPORTED with the name of
- *          the opcode or global that is no data.
- * Source   CPython Lib/pickletools.py (opcodes), pytorch serialization.py
- *          (containers); APPNOTE.TXT (ZIP64).
+ * Failure  ERR_NOT_FOUND, ERR_IO; ERR_FORMAT for damage and for limits; ERR_UNSUPPORTED with the
+ *          name of the opcode or global that is no data.
+ * Source   CPython Lib/pickletools.py (opcodes), pytorch serialization.py (containers); APPNOTE.TXT
+ *          (ZIP64).
  *
  * Names are those of the state dict (the root dict, or its state_dict, params_ema, params, model, g_ema):
  * nested dicts join with dots. Values that are no tensors are left out.

@@ -1,8 +1,8 @@
 /*
  * pickle_reader.h - the values of a pickle and the machine that makes them; inside of pickle.c.
  *
- * Place    pickle_machine.c turns bytes into values; pickle.c finds the bytes (ZIP or legacy form) and
- *          turns values into tensors. Nobody else includes it.
+ * Place    pickle_machine.c turns bytes into values; pickle.c finds the bytes (ZIP or legacy form)
+ *          and turns values into tensors. Nobody else includes it.
  * Owner    everything lives in the reader's arena.
  * Failure  ERR_FORMAT, ERR_UNSUPPORTED, ERR_NO_MEMORY at the limits below.
  */

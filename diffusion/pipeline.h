@@ -1,8 +1,8 @@
 /*
  * pipeline.h - request in, pixels out.
  *
- * Place    above text/ unet/ vae/ sample/ lora/ control/; below engine/serve_generate and nothing else.
- *          `kiln generate` starts an engine of its own and goes the same way.
+ * Place    above text/ unet/ vae/ sample/ lora/ control/; below engine/serve_generate and nothing
+ *          else. `kiln generate` starts an engine of its own and goes the same way.
  * Owner    one engine owns its device and its models; one thread.
  * Failure  ERR_INVALID (request), ERR_FORMAT / ERR_NOT_FOUND (model files), ERR_NO_MEMORY,
  *          ERR_DEVICE, ERR_CANCELED, ERR_UNSUPPORTED; the sentence names the thing and the limit.

@@ -4,7 +4,8 @@
  *
  * Place    between tensor/safetensors.h, pickle.h and the models. A store is one file, or the
  *          shards of one component; a model opens one or several.
- * Owner    weight_store_open / weight_store_close; every weight loaded from a store borrows from it.
+ * Owner    weight_store_open / weight_store_close; every weight loaded from a store borrows from
+ *          it.
  * Failure  ERR_NOT_FOUND, ERR_IO, ERR_FORMAT (with the file and the rule, or both shapes),
  *          ERR_UNSUPPORTED for what is no model file (a GGUF, a Git LFS pointer, a web page, an
  *          SQLite database).

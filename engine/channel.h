@@ -1,8 +1,9 @@
 /*
  * channel.h - the engine's end of the pipe: frames in and out, a queue of jobs, cancellations.
  *
- * Place    between the host (kilnd, kiln) and engine/serve. Three threads touch it: a reader that never
- *          computes, a beater that sends heartbeats, and the engine's own thread, which takes jobs.
+ * Place    between the host (kilnd, kiln) and engine/serve. Three threads touch it: a reader that
+ *          never computes, a beater that sends heartbeats, and the engine's own thread, which takes
+ *          jobs.
  * Owner    start/stop around the caller's struct.
  * Failure  channel_send: ERR_NETWORK when the host has gone. The end of input is a shutdown and
  *          cancels whatever runs.

@@ -1,8 +1,8 @@
 /*
  * energy.h - joules that the machine spent on a job, when something measures them.
  *
- * Place    around each job of the engine (reliability V3). RAPL's package counter when it is readable;
- *          else nothing is claimed.
+ * Place    around each job of the engine (reliability V3). RAPL's package counter when it is
+ *          readable; else nothing is claimed.
  * Owner    the caller's struct. One thread.
  * Failure  energy_since is NAN when nothing measures; energy_source says "n/a" then.
  * Source   Linux Documentation/power/powercap: energy_uj wraps at max_energy_range_uj.

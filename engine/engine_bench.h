@@ -1,8 +1,8 @@
 /*
  * engine_bench.h - how fast this machine runs a checkpoint, part by part.
  *
- * Place    `kiln-engine bench ...`, which `kiln bench engine` starts with the same arguments; never in an
- *          engine that serves.
+ * Place    `kiln-engine bench ...`, which `kiln bench engine` starts with the same arguments; never
+ *          in an engine that serves.
  * Owner    the call; one thread.
  * Failure  exit codes 0, 1 (with a sentence on standard error), 2 (wrong usage).
  *

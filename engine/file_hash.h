@@ -2,8 +2,8 @@
  * file_hash.h - SHA-256 of model files, computed beside the work and remembered.
  *
  * Place    engine/models starts one when a model is loaded; results and provenance read it.
- * Owner    start/stop; one background thread each. The cache is a small text file in the cache folder:
- *          a hash counts for as long as size and modification time stay.
+ * Owner    start/stop; one background thread each. The cache is a small text file in the cache
+ *          folder: a hash counts for as long as size and modification time stay.
  * Failure  file_hash_text is "" while unknown; a file that cannot be read stays unknown.
  * Source   FIPS 180-4 through OpenSSL; CivitAI and the Horde's model reference name files by it.
  */

@@ -1,11 +1,11 @@
 /*
  * models.h - which checkpoints are in memory.
  *
- * Place    between engine/serve_* and diffusion/pipeline.h's model_open. A host names a model with a load
- *          message (name, path); a job that names an unknown one is taken as a path.
+ * Place    between engine/serve_* and diffusion/pipeline.h's model_open. A host names a model with
+ *          a load message (name, path); a job that names an unknown one is taken as a path.
  * Owner    the engine; its thread only.
- * Failure  model_open's. The least recently used model goes when a new one would pass the limit or when
- *          memory runs out.
+ * Failure  model_open's. The least recently used model goes when a new one would pass the limit or
+ *          when memory runs out.
  */
 #ifndef ENGINE_MODELS_H
 #define ENGINE_MODELS_H

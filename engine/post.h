@@ -1,8 +1,8 @@
 /*
  * post.h - post-processors: networks that change a finished picture.
  *
- * Place    after decoding in serve_generate, and alone in serve_alchemy. Weights lie in the cache folder as
- *          post/NAME.safetensors or post/NAME.pth; what is not there is not offered.
+ * Place    after decoding in serve_generate, and alone in serve_alchemy. Weights lie in the cache
+ *          folder as post/NAME.safetensors or post/NAME.pth; what is not there is not offered.
  * Owner    the engine; one network stays open until another is asked for.
  * Failure  ERR_UNSUPPORTED when the weights are not there or the network is not one of ours.
  */

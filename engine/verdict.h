@@ -3,8 +3,9 @@
  *
  * Place    between the last network that touches a picture and its encoder.
  * Owner    the engine's thread.
- * Failure  closed: no model, no memory, no finite numbers and every error are ENGINE_VERDICT_FAILED, after
- *          one more try (reliability S2). Only ERR_DEVICE is returned: the engine must be replaced.
+ * Failure  closed: no model, no memory, no finite numbers and every error are
+ *          ENGINE_VERDICT_FAILED, after one more try (reliability S2). Only ERR_DEVICE is returned:
+ *          the engine must be replaced.
  */
 #ifndef ENGINE_VERDICT_H
 #define ENGINE_VERDICT_H

@@ -2,9 +2,10 @@
  * apart.h - a stranger's picture decoded in a process that can do nothing else.
  *
  * Place    between the bytes of a job's source or mask and diffusion/source_picture.
- * Owner    pixels belong to the caller. Any thread; each call starts one kiln-decode and waits for it.
- * Failure  as codec_decode; ERR_FORMAT also when the helper dies (reliability F2: that is a broken picture,
- *          not an outage), ERR_NOT_FOUND when the helper program is missing.
+ * Owner    pixels belong to the caller. Any thread; each call starts one kiln-decode and waits for
+ *          it.
+ * Failure  as codec_decode; ERR_FORMAT also when the helper dies (reliability F2: that is a broken
+ *          picture, not an outage), ERR_NOT_FOUND when the helper program is missing.
  */
 #ifndef IMAGE_APART_H
 #define IMAGE_APART_H

@@ -2,12 +2,13 @@
  * codec.h - bytes <-> pixels for PNG, JPEG and WebP, and the text that pictures carry.
  *
  * Place    sources and masks on their way in, results on their way out. One table, one file a
- * format (codec_png.c codec_jpeg.c codec_webp.c). Owner    results belong to the caller
- * (pixels_release, image_text_release). Any thread. Failure  ERR_FORMAT (not a picture, damaged,
- * animated), ERR_INVALID (over the limits of pixels.h or CODEC_BYTES_MAX, known from the header
- * before anything is allocated), ERR_NO_MEMORY, ERR_UNSUPPORTED (format that cannot be written).
+ *          format (codec_png.c codec_jpeg.c codec_webp.c).
+ * Owner    results belong to the caller (pixels_release, image_text_release). Any thread.
+ * Failure  ERR_FORMAT (not a picture, damaged, animated), ERR_INVALID (over the limits of pixels.h
+ *          or CODEC_BYTES_MAX, known from the header before anything is allocated), ERR_NO_MEMORY,
+ *          ERR_UNSUPPORTED (format that cannot be written).
  * Source   reliability F1; PNG third edition (W3C), WebP container specification, Exif 2.3
- * orientation.
+ *          orientation.
  */
 #ifndef IMAGE_CODEC_H
 #define IMAGE_CODEC_H

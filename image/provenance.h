@@ -1,12 +1,12 @@
 /*
  * provenance.h - what sustains a picture, in the forms that pictures carry.
  *
- * Place    filled by whoever made the picture (kiln generate; kiln-engine for Horde jobs), read back by
- *          `kiln trace`. One table names every fact once.
+ * Place    filled by whoever made the picture (kiln generate; kiln-engine for Horde jobs), read
+ *          back by `kiln trace`. One table names every fact once.
  * Owner    init/release around the caller's struct; values are copied. Any thread.
  * Failure  reading: ERR_NOT_FOUND when the picture carries nothing; ERR_FORMAT.
- * Source   `parameters`: the line format that AUTOMATIC1111/stable-diffusion-webui writes and CivitAI,
- *          ArtBot and others read. XMP: ISO 16684-1, with Iptc4xmpExt:DigitalSourceType
+ * Source   `parameters`: the line format that AUTOMATIC1111/stable-diffusion-webui writes and
+ *          CivitAI, ArtBot and others read. XMP: ISO 16684-1, with Iptc4xmpExt:DigitalSourceType
  *          (cv.iptc.org/newscodes/digitalsourcetype) and properties of our own namespace.
  */
 #ifndef IMAGE_PROVENANCE_H

@@ -1,13 +1,13 @@
 /*
  * kernels.h - what a back end can do: one const table of functions over device memory.
  *
- * Place    below tensor/ops.h, which checks shapes and calls here; kernels own nothing.
- *          Three tables: plain_kernels (loops over `real`, complete, the truth), cpu_kernels (fast)
- *          and the CUDA plug-in's. All three take the same arguments.
+ * Place    below tensor/ops.h, which checks shapes and calls here; kernels own nothing. Three
+ *          tables: plain_kernels (loops over `real`, complete, the truth), cpu_kernels (fast) and
+ *          the CUDA plug-in's. All three take the same arguments.
  * Owner    arguments are borrowed for the call. A device is used by one thread at a time.
- * Failure  ERR_NO_MEMORY, ERR_DEVICE, or ERR_UNSUPPORTED for a dtype combination. A NULL entry means
- *          that the back end lacks the kernel: ops report ERR_UNSUPPORTED by name, or compose it
- *          where it is a fused form.
+ * Failure  ERR_NO_MEMORY, ERR_DEVICE, or ERR_UNSUPPORTED for a dtype combination. A NULL entry
+ *          means that the back end lacks the kernel: ops report ERR_UNSUPPORTED by name, or compose
+ *          it where it is a fused form.
  *
  * Shape letters, everywhere in the tree:
  *   N images in the batch   C channels   H W pixels   L tokens   D width   A heads   R rank

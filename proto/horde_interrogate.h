@@ -3,9 +3,9 @@
  *
  * Place    the alchemist's pop and submit (daemon), and asking for it (`kiln caption`, `kiln
  *          upscale`).
- * Owner    strings borrowed in what is sent; *_release frees what was read. Failure ERR_FORMAT
- *          naming the field. A form name we do not know is kept as it is: the caller faults it
- *          (`enum alchemy_form` ALCHEMY_UNKNOWN).
+ * Owner    strings borrowed in what is sent; *_release frees what was read.
+ * Failure  ERR_FORMAT naming the field. A form name we do not know is kept as it is: the caller
+ *          faults it (`enum alchemy_form` ALCHEMY_UNKNOWN).
  * Source   horde-api 12. No bridge gate and no multiplier stand here.
  */
 #ifndef PROTO_HORDE_INTERROGATE_H

@@ -1,12 +1,11 @@
 /*
  * horde_worker.h - people and their workers as the Horde shows them.
  *
- * Place    find_user and users/{id} for balances (daemon reconciliation, cli), workers/ and its
- *          kin for the operator's own workers and maintenance.
- * Owner    *_release frees; strings live in the struct's arena, raw as sent (str_clean to
- *          show).
- * Failure  ERR_FORMAT naming the field. Source horde-api 14 and 15. Figures are cached by the
- *          server for 30 s.
+ * Place    find_user and users/{id} for balances (daemon reconciliation, cli), workers/ and its kin
+ *          for the operator's own workers and maintenance.
+ * Owner    *_release frees; strings live in the struct's arena, raw as sent (str_clean to show).
+ * Failure  ERR_FORMAT naming the field.
+ * Source   horde-api 14 and 15. Figures are cached by the server for 30 s.
  */
 #ifndef PROTO_HORDE_WORKER_H
 #define PROTO_HORDE_WORKER_H

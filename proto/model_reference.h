@@ -3,8 +3,9 @@
  *
  * Place    bytes that store/ fetched -> records that store/source turns into downloads.
  * Owner    parse / release around the caller's struct; texts lie in its arena. Any thread.
- * Failure  ERR_FORMAT for a document that is none. A single record that is not understood is counted
- *          and passed over: the lists are edited by hand, and one slip must not hide 160 models.
+ * Failure  ERR_FORMAT for a document that is none. A single record that is not understood is
+ *          counted and passed over: the lists are edited by hand, and one slip must not hide 160
+ *          models.
  * Source   horde-api 20.1, 20.2 (legacy file: an object keyed by model name); reliability N5.
  *          CivitAI: developer.civitai.com, model versions.
  */

@@ -2,9 +2,9 @@
  * request.h - one image request, whoever asked: command line, Horde job, practice horde, preview.
  *
  * Place    made by cli/ (options) and proto/horde_pop (a job), carried by proto/engine_msg,
- * executed by diffusion/pipeline. No I/O, no JSON. Owner    image_request_init /
- * image_request_release; strings and blobs are the request's own. Failure  image_request_check:
- * ERR_INVALID with the field, its value and the limit.
+ *          executed by diffusion/pipeline. No I/O, no JSON.
+ * Owner    image_request_init / image_request_release; strings and blobs are the request's own.
+ * Failure  image_request_check: ERR_INVALID with the field, its value and the limit.
  */
 #ifndef PROTO_REQUEST_H
 #define PROTO_REQUEST_H

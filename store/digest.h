@@ -3,7 +3,8 @@
  *
  * Place    store/download while it writes, store/verify while it reads.
  * Owner    digest_start / digest_finish around the caller's struct. One thread.
- * Failure  cannot fail: without memory for it the program ends. Source: FIPS 180-4, through OpenSSL.
+ * Failure  cannot fail: without memory for it the program ends. Source: FIPS 180-4, through
+ *          OpenSSL.
  */
 #ifndef STORE_DIGEST_H
 #define STORE_DIGEST_H

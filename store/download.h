@@ -3,12 +3,13 @@
  *
  * Place    store/source says what is wanted; `kiln models get` waits.
  * Owner    the caller's structs; one thread. The unfinished file is locked while it grows.
- * Failure  ERR_FORMAT: the SHA-256 is another one; what came is deleted and the address is left alone for an
- *          hour. ERR_NO_MEMORY: disk floor, quota; what came stays. ERR_REFUSED: too large, a web page, not
- *          allowed. ERR_NETWORK, ERR_BUSY after all tries; what came stays and the next call goes on
- *          with it. ERR_NOT_FOUND, ERR_REFUSED (451) are remembered: a week, three months.
- * Source   reliability F5: temporary file beside the target, SHA-256 while streaming, fsync, rename; the
- *          note that says `unverified` is there before the file is.
+ * Failure  ERR_FORMAT: the SHA-256 is another one; what came is deleted and the address is left
+ *          alone for an hour. ERR_NO_MEMORY: disk floor, quota; what came stays. ERR_REFUSED: too
+ *          large, a web page, not allowed. ERR_NETWORK, ERR_BUSY after all tries; what came stays
+ *          and the next call goes on with it. ERR_NOT_FOUND, ERR_REFUSED (451) are remembered: a
+ *          week, three months.
+ * Source   reliability F5: temporary file beside the target, SHA-256 while streaming, fsync,
+ *          rename; the note that says `unverified` is there before the file is.
  */
 #ifndef STORE_DOWNLOAD_H
 #define STORE_DOWNLOAD_H

@@ -3,11 +3,11 @@
  *
  * Place    store/download (files) and store/reference, store/source (documents).
  * Owner    fetch_open / fetch_close; one thread; waits for the answer.
- * Failure  ERR_REFUSED (a URL or address that is not allowed, 401, 403, 451, more than 3 redirects),
- *          ERR_NOT_FOUND (404, 410), ERR_BUSY (429, 5xx), ERR_NETWORK, or what a callback returned.
- *          Sentences name the host and path; never a query, never a token.
- * Source   reliability N1 (TLS verified), N2, N3 (sizes counted while receiving, low-speed abort, no
- *          decompression), N4 (https, host list, connected address judged, no proxies, at most 3
+ * Failure  ERR_REFUSED (a URL or address that is not allowed, 401, 403, 451, more than 3
+ *          redirects), ERR_NOT_FOUND (404, 410), ERR_BUSY (429, 5xx), ERR_NETWORK, or what a
+ *          callback returned. Sentences name the host and path; never a query, never a token.
+ * Source   reliability N1 (TLS verified), N2, N3 (sizes counted while receiving, low-speed abort,
+ *          no decompression), N4 (https, host list, connected address judged, no proxies, at most 3
  *          redirects, ours), F6 (tokens in `Authorization: Bearer`, dropped on another host).
  *
  * Tests: KILN_STORE_TEST_ORIGIN=http://127.0.0.1:PORT sends https://HOST/PATH to ORIGIN/HOST/PATH. It must

@@ -4,8 +4,8 @@
  * Place    store/ keeps one for each file it fetched, for an unfinished download, for a cached
  *          document and for an address that said no.
  * Owner    note_init / note_release around the caller's struct. One thread.
- * Failure  ERR_IO. A note that is missing, too large or not text reads as an empty one; written, it is
- *          there whole or not at all.
+ * Failure  ERR_IO. A note that is missing, too large or not text reads as an empty one; written, it
+ *          is there whole or not at all.
  */
 #ifndef STORE_NOTE_H
 #define STORE_NOTE_H

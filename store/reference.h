@@ -1,12 +1,14 @@
 /*
  * reference.h - the Horde's lists of models, kept on disk and asked for again when they are old.
  *
- * Place    store/source looks names up; `kiln models search` shows them; verify takes hashes from them.
+ * Place    store/source looks names up; `kiln models search` shows them; verify takes hashes from
+ *          them.
  * Owner    reference_open / reference_close around the caller's struct; one thread.
- * Failure  ERR_NETWORK, ERR_FORMAT ... only when there is no copy on disk either; with a copy the trouble
- *          goes to `stale` and the copy is used.
- * Source   horde-api 20.1: legacy files on the main branch of Haidra-Org/AI-Horde-image-model-reference.
- *          A new copy replaces the old one only when it parses.
+ * Failure  ERR_NETWORK, ERR_FORMAT ... only when there is no copy on disk either; with a copy the
+ *          trouble goes to `stale` and the copy is used.
+ * Source   horde-api 20.1: legacy files on the main branch of
+ *          Haidra-Org/AI-Horde-image-model-reference. A new copy replaces the old one only when it
+ *          parses.
  */
 #ifndef STORE_REFERENCE_H
 #define STORE_REFERENCE_H

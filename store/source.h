@@ -3,10 +3,10 @@
  *
  * Place    `kiln models get`, before store/download.
  * Owner    wanted_release what came out. One thread.
- * Failure  ERR_NOT_FOUND with the nearest name; ERR_INVALID for a URL of an unknown form or an extension
- *          that no program here opens; fetch_run's for CivitAI's answer.
- * Source   horde-api 20; developer.civitai.com; huggingface.co "resolve" URLs. A Horde name is only ever
- *          given to the bytes that the Horde's list means.
+ * Failure  ERR_NOT_FOUND with the nearest name; ERR_INVALID for a URL of an unknown form or an
+ *          extension that no program here opens; fetch_run's for CivitAI's answer.
+ * Source   horde-api 20; developer.civitai.com; huggingface.co "resolve" URLs. A Horde name is only
+ *          ever given to the bytes that the Horde's list means.
  *
  *     Deliberate   control_canny   canny   RealESRGAN_x4plus
  *     https://civitai.com/models/4823/deliberate?modelVersionId=15236

@@ -2,8 +2,8 @@
  * store.h - the files that models are made of: where they lie, what is known about each.
  *
  * Place    `kiln models`; kilnd asks store_state_of before it offers a file to strangers.
- * Owner    store_open / store_close; one thread. Several programs may use one folder: a download holds a
- *          lock on its unfinished file, everything else is a rename.
+ * Owner    store_open / store_close; one thread. Several programs may use one folder: a download
+ *          holds a lock on its unfinished file, everything else is a rename.
  * Failure  ERR_INVALID for a name that could leave the folder; ERR_NOT_FOUND, ERR_IO.
  * Source   reliability F5, E5. Folders are where the programs look: daemon/offer, daemon/prepare,
  *          engine/post.

@@ -1,12 +1,13 @@
 /*
  * ops.h - the twenty verbs in which every model is written.
  *
- * Place    models above, kernels below. Each op checks shapes (a wrong shape is a bug in the model or a
- *          hostile checkpoint: the pass fails with ERR_INVALID and both shapes in the sentence), takes
- *          its result from the pass's arena, runs the back end's kernel, and notes its derivative on the
- *          tape. An op family is one file: op_linear.c holds shape rule, forward and backward.
- * Failure  through the pass (pass.h). `_into` forms write y, which must have the result's shape; y may
- *          not overlap an input unless said.
+ * Place    models above, kernels below. Each op checks shapes (a wrong shape is a bug in the model
+ *          or a hostile checkpoint: the pass fails with ERR_INVALID and both shapes in the
+ *          sentence), takes its result from the pass's arena, runs the back end's kernel, and notes
+ *          its derivative on the tape. An op family is one file: op_linear.c holds shape rule,
+ *          forward and backward.
+ * Failure  through the pass (pass.h). `_into` forms write y, which must have the result's shape; y
+ *          may not overlap an input unless said.
  *
  * Fusions are arguments (struct fuse), and are composed from plain kernels where a back end lacks
  * the fused one. Layout is channels last everywhere; shape letters as in kernels/kernels.h.

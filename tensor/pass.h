@@ -3,10 +3,10 @@
  *
  * Place    the first argument of every op and every model function.
  * Owner    the caller's struct, between pass_start and pass_finish; one thread. The memory below it
- *          (struct pass_memory) lives longer and is reused: the same pass over the same shapes takes
- *          the same addresses.
- * Failure  sticky. An op on a failed pass computes nothing and returns a tensor with its shape and no
- *          data; pass_finish returns the first error, prefixed by the op that met it.
+ *          (struct pass_memory) lives longer and is reused: the same pass over the same shapes
+ *          takes the same addresses.
+ * Failure  sticky. An op on a failed pass computes nothing and returns a tensor with its shape and
+ *          no data; pass_finish returns the first error, prefixed by the op that met it.
  *
  * Scopes hand temporaries back. With a tape they keep everything (the backward needs it). The idiom:
  *

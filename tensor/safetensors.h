@@ -1,12 +1,13 @@
 /*
  * safetensors.h - reading and writing the file format of checkpoints.
  *
- * Place    between files and weights: diffusion/ loads through it, diffusion/train writes through it.
+ * Place    between files and weights: diffusion/ loads through it, diffusion/train writes through
+ *          it.
  * Owner    open/close; data is mapped read-only (unaligned: never cast below the element size) and
  *          borrowed until close.
  * Failure  ERR_NOT_FOUND, ERR_IO, ERR_FORMAT with the file, the tensor and the rule that is broken
- *          (reliability F3: header <= 16 MiB, <= 20,000 tensors, rank <= 5, checked products,
- *          shape x dtype = span, one contiguous chain from 0 to the end of the file, no duplicates).
+ *          (reliability F3: header <= 16 MiB, <= 20,000 tensors, rank <= 5, checked products, shape
+ *          x dtype = span, one contiguous chain from 0 to the end of the file, no duplicates).
  * Source   model-formats of the huggingface/safetensors README, format section.
  */
 #ifndef TENSOR_SAFETENSORS_H

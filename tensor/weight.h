@@ -1,10 +1,10 @@
 /*
  * weight.h - one named parameter of a model.
  *
- * Place    members of every model struct. A model's visitor names each once, with the checkpoint's own
- *          name and the shape it must have; loading, counting, LoRA and saving are visitors.
- * Owner    the model embeds it; data is borrowed from a mapped file (struct weight_store) or from
- *          a trainer. Packed forms belong to the device and are dropped by weight_release.
+ * Place    members of every model struct. A model's visitor names each once, with the checkpoint's
+ *          own name and the shape it must have; loading, counting, LoRA and saving are visitors.
+ * Owner    the model embeds it; data is borrowed from a mapped file (struct weight_store) or from a
+ *          trainer. Packed forms belong to the device and are dropped by weight_release.
  * Failure  visitors stop at the first error.
  */
 #ifndef TENSOR_WEIGHT_H

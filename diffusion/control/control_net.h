@@ -1,12 +1,12 @@
 /*
  * control_net.h - a second encoder that steers the UNet by a picture.
  *
- * Place    beside unet/: guidance.c calls it before each network call, its residuals are added to the
- *          UNet's skips and middle.
+ * Place    beside unet/: guidance.c calls it before each network call, its residuals are added to
+ *          the UNet's skips and middle.
  * Owner    control_net_open / control_net_close; weights of a difference file are merged with the
  *          model's once. One thread.
- * Failure  ERR_NOT_FOUND, ERR_IO, ERR_FORMAT; ERR_INVALID when it was made for another family, naming
- *          both; in calls through the pass.
+ * Failure  ERR_NOT_FOUND, ERR_IO, ERR_FORMAT; ERR_INVALID when it was made for another family,
+ *          naming both; in calls through the pass.
  * Source   Zhang et al. 2023; lllyasviel/ControlNet cldm.py (LDM names), diffusers ControlNetModel.
  */
 #ifndef DIFFUSION_CONTROL_CONTROL_NET_H

@@ -1,9 +1,10 @@
 /*
  * lora.h - adapters of a request on a model: every dialect of the field, several at once.
  *
- * Place    between request.loras and the layers of UNet and text encoders; called by pipeline.c before
- *          the prompt is encoded.
- * Owner    lora_set_init / lora_set_release around the caller's struct, one for a model. One thread.
+ * Place    between request.loras and the layers of UNet and text encoders; called by pipeline.c
+ *          before the prompt is encoded.
+ * Owner    lora_set_init / lora_set_release around the caller's struct, one for a model. One
+ *          thread.
  * Failure  lora_set_use reports each file that cannot be used through `failed` and goes on with the
  *          others (the Horde's rule); it returns non-zero only for ERR_NO_MEMORY and ERR_DEVICE.
  * Source   kohya-ss/sd-scripts, KohakuBlueleaf/LyCORIS, huggingface/peft.

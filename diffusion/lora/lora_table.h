@@ -1,7 +1,8 @@
 /*
  * lora_table.h - every place of a model that an adapter file can name.
  *
- * Place    made from the model's visitors; lora_file.c and lora.c look names up, nobody parses them.
+ * Place    made from the model's visitors; lora_file.c and lora.c look names up, nobody parses
+ *          them.
  * Owner    lora_table_new / lora_table_free.
  * Failure  cannot fail.
  * Source   kohya-ss/sd-scripts: names are paths (HF or LDM) with dots made underscores.

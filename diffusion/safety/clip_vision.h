@@ -5,9 +5,9 @@
  * Owner    as clip_text.h: detect, init, weights by clip_vision_visit, clip_vision_prepare,
  *          release. One thread.
  * Failure  through the pass; detection and init: ERR_FORMAT.
- * Source   Radford et al. 2021; Dosovitskiy et al. 2021. Names: DIALECT_HF is transformers' CLIPModel
- *          (`vision_model.…`, `visual_projection.weight`), DIALECT_LDM mlfoundations/open_clip
- *          (`visual.…`).
+ * Source   Radford et al. 2021; Dosovitskiy et al. 2021. Names: DIALECT_HF is transformers'
+ *          CLIPModel (`vision_model.…`, `visual_projection.weight`), DIALECT_LDM
+ *          mlfoundations/open_clip (`visual.…`).
  *
  * Patches without overlap and without bias, a class row in front, learned positions, LayerNorm, pre-norm
  * layers without mask (clip_layer_forward), LayerNorm of the class row, projection without bias.

@@ -1,11 +1,12 @@
 /*
  * safety.h - is this picture fit to leave the machine?
  *
- * Place    after decoding and post-processing, before encoding: engine/serve_generate, serve_alchemy.
- *          CLIP gives the picture's similarity to the phrases of a table; safety_rules.h judges.
+ * Place    after decoding and post-processing, before encoding: engine/serve_generate,
+ *          serve_alchemy. CLIP gives the picture's similarity to the phrases of a table;
+ *          safety_rules.h judges.
  * Owner    safety_open / safety_close. One thread, the device's.
- * Failure  safety_open: ERR_NOT_FOUND, ERR_IO, ERR_FORMAT, ERR_NO_MEMORY, ERR_DEVICE. safety_check fails
- *          closed: on every error the verdict is SAFETY_FAILED.
+ * Failure  safety_open: ERR_NOT_FOUND, ERR_IO, ERR_FORMAT, ERR_NO_MEMORY, ERR_DEVICE. safety_check
+ *          fails closed: on every error the verdict is SAFETY_FAILED.
  * Source   reliability S1 to S5; the network is openai/clip-vit-large-patch14, sizes from the file.
  *
  * Works in F32 whatever the device prefers: thresholds lie 0.005 apart.

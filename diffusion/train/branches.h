@@ -6,7 +6,8 @@
  *          branches hang on the layers until release. One thread.
  * Failure  ERR_INVALID (rank, nothing to train), those of params.h and of safetensors_write.
  * Source   Hu et al. 2021. Starting values as in kohya-ss/sd-scripts and PEFT: A Kaiming-uniform
- *          with a = sqrt 5, which is uniform within 1/sqrt(fan in); B zero. Names: model-formats 12.1.
+ *          with a = sqrt 5, which is uniform within 1/sqrt(fan in); B zero. Names: model-formats
+ *          12.1.
  */
 #ifndef TRAIN_BRANCHES_H
 #define TRAIN_BRANCHES_H

@@ -1,10 +1,12 @@
 /*
  * cache.h - everything a LoRA training reads at every step, computed once: latents and text states.
  *
- * Place    between dataset/ and lora_train.c. After it is made the pictures are not needed any more.
+ * Place    between dataset/ and lora_train.c. After it is made the pictures are not needed any
+ *          more.
  * Owner    cache_init / cache_release around the caller's struct; host memory. One thread.
  * Failure  ERR_NO_MEMORY, ERR_DEVICE, and what reading a picture gives.
- * Source   latents are the encoder's mean (its deviation is tiny), as model-formats section 6 advises.
+ * Source   latents are the encoder's mean (its deviation is tiny), as model-formats section 6
+ *          advises.
  */
 #ifndef TRAIN_CACHE_H
 #define TRAIN_CACHE_H

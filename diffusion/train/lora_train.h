@@ -1,8 +1,10 @@
 /*
  * lora_train.h - a LoRA from a dozen pictures: cache, steps, checkpoints, previews, the sheet at the end.
  *
- * Place    engine/serve_train.c calls it with a loaded model and a dataset; `kiln train lora` is its face.
- * Owner    lora_train runs to its end on the caller's thread; the result's strings are the caller's.
+ * Place    engine/serve_train.c calls it with a loaded model and a dataset; `kiln train lora` is
+ *          its face.
+ * Owner    lora_train runs to its end on the caller's thread; the result's strings are the
+ *          caller's.
  * Failure  ERR_INVALID (options; a loss that is no number: the last checkpoint stays and is named),
  *          ERR_NO_MEMORY (says what to lower), ERR_IO (no room for a checkpoint: the one before
  *          stays), ERR_CANCELED.

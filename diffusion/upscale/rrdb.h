@@ -4,8 +4,8 @@
  * Place    below upscaler.c, which cuts pictures into tiles for it.
  * Owner    rrdb_detect, rrdb_init, weights by rrdb_visit, rrdb_release. One thread.
  * Failure  through the pass; detection: ERR_FORMAT.
- * Source   Wang et al. 2018, section 3.1. DIALECT_LDM are Real-ESRGAN's names (conv_first, body.0.rdb1),
- *          DIALECT_HF the older ESRGAN's (model.0, model.1.sub.0.RDB1).
+ * Source   Wang et al. 2018, section 3.1. DIALECT_LDM are Real-ESRGAN's names (conv_first,
+ *          body.0.rdb1), DIALECT_HF the older ESRGAN's (model.0, model.1.sub.0.RDB1).
  */
 #ifndef DIFFUSION_UPSCALE_RRDB_H
 #define DIFFUSION_UPSCALE_RRDB_H

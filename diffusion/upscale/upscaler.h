@@ -4,8 +4,8 @@
  * Place    after decoding, as the Horde's post-processors RealESRGAN_x4plus, RealESRGAN_x2plus,
  *          RealESRGAN_x4plus_anime_6B, NMKD_Siax and 4x_AnimeSharp.
  * Owner    upscaler_open / upscaler_close; results are the caller's pixels. One thread.
- * Failure  ERR_NOT_FOUND, ERR_IO, ERR_FORMAT, ERR_UNSUPPORTED (file); ERR_INVALID (too large a result);
- *          ERR_NO_MEMORY, ERR_DEVICE; ERR_CANCELED between tiles.
+ * Failure  ERR_NOT_FOUND, ERR_IO, ERR_FORMAT, ERR_UNSUPPORTED (file); ERR_INVALID (too large a
+ *          result); ERR_NO_MEMORY, ERR_DEVICE; ERR_CANCELED between tiles.
  * Source   Wang et al. 2018 (ESRGAN: RRDB), 2021 (Real-ESRGAN: pixel unshuffle for x2); names of
  *          xinntao/Real-ESRGAN and of the older ESRGAN.
  */

@@ -1,10 +1,11 @@
 /*
  * taesd.h - a tiny decoder: previews while a picture is drawn, or a quick last step.
  *
- * Place    instead of vae_decode; sees latents on the UNet's scale. Named as the model's VAE it decodes
- *          for it (model.c); the model's own VAE goes on encoding.
+ * Place    instead of vae_decode; sees latents on the UNet's scale. Named as the model's VAE it
+ *          decodes for it (model.c); the model's own VAE goes on encoding.
  * Owner    taesd_open / taesd_close. One thread.
- * Failure  taesd_known says whether a store holds one; opening: ERR_FORMAT; running: through the pass.
+ * Failure  taesd_known says whether a store holds one; opening: ERR_FORMAT; running: through the
+ *          pass.
  * Source   madebyollin/taesd (indices of nn.Sequential), diffusers AutoencoderTiny.
  */
 #ifndef DIFFUSION_VAE_TAESD_H

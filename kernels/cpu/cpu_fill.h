@@ -2,7 +2,8 @@
  * cpu_fill.h - plain matrices into the panels of cpu_gemm.
  *
  * Place    fill_a and fill_b of linear, convolution and attention. `context` of the gemm begins
- * with a struct matrix where fill_rows and fill_transposed are used. Failure  none.
+ *          with a struct matrix where fill_rows and fill_transposed are used.
+ * Failure  none.
  */
 #ifndef KERNELS_CPU_CPU_FILL_H
 #define KERNELS_CPU_CPU_FILL_H

@@ -1,9 +1,9 @@
 /*
  * fuzz.h - one target, two drivers.
  *
- * Place    each fuzz_NAME.c has the two functions below. It is linked with driver.c for `./setup test`
- *          (fixed seed, so many mutations of its own seeds and of tests/fuzz/corpus/NAME), and, where
- *          the compiler is clang, with libFuzzer for as long as one likes.
+ * Place    each fuzz_NAME.c has the two functions below. It is linked with driver.c for `./setup
+ *          test` (fixed seed, so many mutations of its own seeds and of tests/fuzz/corpus/NAME),
+ *          and, where the compiler is clang, with libFuzzer for as long as one likes.
  * Failure  a target aborts (KILN_ASSERT) when a promise is broken; crashes are the sanitizers'.
  */
 #ifndef FUZZ_H

@@ -1,10 +1,10 @@
 /*
  * rig.h - backward against central differences, in the double build.
  *
- * Place    tests/gradients. A case makes inputs and weights, and a function that computes one tensor
- *          from them. rig_check walks the tape back from a loss on that tensor and compares every
- *          gradient with (loss(x + h) - loss(x - h)) / 2h, in three ways: gradients touched first by
- *          the case, gradients that hold values already, and the whole case checkpointed.
+ * Place    tests/gradients. A case makes inputs and weights, and a function that computes one
+ *          tensor from them. rig_check walks the tape back from a loss on that tensor and compares
+ *          every gradient with (loss(x + h) - loss(x - h)) / 2h, in three ways: gradients touched
+ *          first by the case, gradients that hold values already, and the whole case checkpointed.
  * Owner    the test. Random numbers come from one printed seed (KILN_TEST_SEED).
  * Failure  cmocka's.
  */

@@ -2,8 +2,9 @@
  * parity.h - one case, run by three back ends.
  *
  * Place    tests/parity. A case lists its operands and calls one kernel; parity_check runs it with
- * the plain kernels built over double (the reference), with the plain kernels in the storage dtype,
- * and with the back end under test. Owner    the case; parity_case_release frees the values.
+ *          the plain kernels built over double (the reference), with the plain kernels in the
+ *          storage dtype, and with the back end under test.
+ * Owner    the case; parity_case_release frees the values.
  * Failure  a cmocka assertion that names case, dtype and both errors.
  *
  * The rule (style): the back end may err at most twice as far from the reference as the plain

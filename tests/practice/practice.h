@@ -1,8 +1,8 @@
 /*
  * practice.h - a small Horde on loopback: the oracle of the end-to-end tests and the first run.
  *
- * Place    kiln-practice-horde, one program of its own. Uses base/ and the tables of proto/; nothing of
- *          daemon/, so that a mistake there is not made twice.
+ * Place    kiln-practice-horde, one program of its own. Uses base/ and the tables of proto/;
+ *          nothing of daemon/, so that a mistake there is not made twice.
  * Owner    struct practice in main; everything in it is guarded by `lock`. HTTP runs a thread a
  *          connection, the ticker (sweeps, folds, firing) is the main thread.
  * Failure  a request that is wrong is answered as the real server answers (horde-api 2); a start
