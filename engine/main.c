@@ -9,6 +9,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "base/free_memory.h"
 #include "base/log.h"
 #include "base/now.h"
 #include "base/str.h"
@@ -94,8 +95,10 @@ static void say_hello(struct engine *e)
     h->devices[0].name = e->device->name;
     h->devices[0].title = e->device->label;
     h->devices[0].driver = "";
-    h->devices[0].memory_bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
-    h->devices[0].free_bytes = (int64_t)sysconf(_SC_AVPHYS_PAGES) * sysconf(_SC_PAGESIZE);
+    if (e->device->host_memory) { /* a card's own memory is not asked for yet: 0, not the host's */
+        h->devices[0].memory_bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+        h->devices[0].free_bytes = (int64_t)free_memory_bytes();
+    }
     for (int i = 0; i < CAPABILITY_COUNT && h->capability_count < ENGINE_NAMES_MAX; i++)
         if (capability_has(&built, (enum capability)i) &&
             can(e, capability_name((enum capability)i)))
