@@ -140,13 +140,14 @@ int buf_read_file(struct buf *b, const char *path, struct error *err)
     return rc;
 }
 
-static int write_all(int fd, const uint8_t *data, size_t length)
+int write_fully(int fd, const void *data, size_t length)
 {
+    const uint8_t *at = data;
     while (length) {
-        ssize_t put = write(fd, data, length);
+        ssize_t put = write(fd, at, length);
         if (put < 0 && errno == EINTR) continue;
         if (put < 0) return -1;
-        data += put;
+        at += put;
         length -= (size_t)put;
     }
     return 0;
@@ -172,7 +173,7 @@ int buf_write_file(const struct buf *b, const char *path, unsigned mode, struct 
     int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
     if (fd < 0) {
         rc = error_set_errno(err, ERR_IO, errno, "creating %s", temporary);
-    } else if (write_all(fd, b->data, b->length) || fsync(fd)) {
+    } else if (write_fully(fd, b->data, b->length) || fsync(fd)) {
         rc = error_set_errno(err, ERR_IO, errno, "writing %s", path);
         close(fd);
         unlink(temporary);

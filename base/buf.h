@@ -40,4 +40,7 @@ int buf_read_file(struct buf *b, const char *path, struct error *err);
 /* Temporary file beside path, fsync, rename: a reader sees all or nothing. */
 int buf_write_file(const struct buf *b, const char *path, unsigned mode, struct error *err);
 
+/* All bytes to a descriptor, however the system cuts them. 0, or -1 with errno. */
+int write_fully(int fd, const void *data, size_t length);
+
 #endif

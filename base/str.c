@@ -6,6 +6,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/alloc.h"
+
 bool str_equal(const char *a, const char *b)
 {
     return a == b || (a && b && strcmp(a, b) == 0);
@@ -117,6 +119,13 @@ size_t str_clean(char *to, size_t room, const char *from)
     }
     to[used] = 0;
     return used;
+}
+
+char *str_stem(const char *path)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    const char *dot = strrchr(name, '.');
+    return alloc_string_n(name, dot && dot != name ? (size_t)(dot - name) : strlen(name));
 }
 
 bool str_is_utf8(const char *text, size_t length)

@@ -29,6 +29,9 @@ size_t str_copy(char *to, size_t room, const char *from);
  * replaced by '?', cut to `room` (reliability N6). */
 size_t str_clean(char *to, size_t room, const char *from);
 
+/* The file's name without folder and extension; the caller frees. */
+char *str_stem(const char *path);
+
 bool str_is_utf8(const char *text, size_t length);
 
 /* Levenshtein distance, for "did you mean". Texts longer than 64 bytes count as far away. */

@@ -7,22 +7,18 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
-#include "base/data_path.h"
 #include "base/str.h"
 #include "cli/command.h"
+#include "cli/local_engine.h"
 
 static int run(int argc, char **argv)
 {
     bool kernels = argc > 1 && str_equal(argv[1], "kernels");
     if (!kernels && (argc < 2 || !str_equal(argv[1], "engine")))
         return command_usage(&command_bench, "say what to measure: engine or kernels");
-    const char *named = getenv("KILN_ENGINE");
-    char *path = named && *named ? alloc_string(named) : data_path_program("kiln-engine");
     struct error err = {0};
-    if (!path) {
-        error_set(&err, ERR_NOT_FOUND, "kiln-engine is not beside kiln; KILN_ENGINE can name it");
-        return command_fail(&command_bench, &err);
-    }
+    char *path = local_engine_program(&err);
+    if (!path) return command_fail(&command_bench, &err);
     /* kiln bench engine ARGS becomes kiln-engine bench ARGS; kernels: bench-kernels */
     char **child = alloc_zero((size_t)argc + 2, sizeof *child);
     child[0] = path;

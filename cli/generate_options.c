@@ -47,13 +47,16 @@ const char generate_usage[] =
     "      --variation-seed N, --variation-strength X\n"
     "      --guidance-rescale X 0 to 1 (0)\n"
     "      --eta X              noise of the ancestral samplers\n"
-    "      --rng cpu|cuda|horde whose noise: torch's on the CPU (default), on a GPU, or as a Horde\n"
+    "      --rng cpu|cuda|horde whose noise: torch's on the CPU (default), on a GPU, or as a "
+    "Horde\n"
     "                           worker with a GPU draws it\n"
     "      --vae PATH           another VAE\n"
     "      --precision P        auto, fp32, bf16, fp16 (auto)\n"
     "      --device NAME        cpu, cpu:THREADS, cuda:N (cpu)\n"
-    "      --horde              let workers of the AI Horde draw it, for kudos; --model is a Horde name\n"
-    "      --mine               with --horde: inline results, which reach workers of new names too\n"
+    "      --horde              let workers of the AI Horde draw it, for kudos; --model is a Horde "
+    "name\n"
+    "      --mine               with --horde: inline results, which reach workers of new names "
+    "too\n"
     "      --dry-run            with --horde: only the quote\n"
     "      --config FILE        with --horde: the bridgeData.yaml that holds the key\n"
     "      --horde-url URL      with --horde: another server\n"
@@ -94,7 +97,11 @@ enum option_id {
     OPT_VAE,
     OPT_PRECISION,
     OPT_DEVICE,
-    OPT_HORDE, OPT_MINE, OPT_DRY_RUN, OPT_CONFIG, OPT_HORDE_URL,
+    OPT_HORDE,
+    OPT_MINE,
+    OPT_DRY_RUN,
+    OPT_CONFIG,
+    OPT_HORDE_URL,
     OPT_NO_PROVENANCE,
     OPT_SHOW,
     OPT_JSON
@@ -203,15 +210,6 @@ static int take_file(struct blob *to, const char *path, struct error *err)
     return 0;
 }
 
-/* The file's name without folder and extension. */
-static char *stem_of(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    const char *name = slash ? slash + 1 : path;
-    const char *dot = strrchr(name, '.');
-    return dot && dot != name ? alloc_string_n(name, (size_t)(dot - name)) : alloc_string(name);
-}
-
 static int take_lora(struct image_request *r, const char *text, struct error *err)
 {
     if (r->lora_count == REQUEST_LORAS_MAX)
@@ -226,7 +224,7 @@ static int take_lora(struct image_request *r, const char *text, struct error *er
         return error_set(err, ERR_INVALID, "--lora %s: the strength after the colon is no number",
                          text);
     l->path = alloc_string_n(text, length);
-    l->name = stem_of(l->path);
+    l->name = str_stem(l->path);
     l->model_strength = l->clip_strength = strength;
     r->lora_count++;
     return 0;
@@ -238,7 +236,7 @@ static int take_embedding(struct image_request *r, const char *text, struct erro
         return error_set(err, ERR_INVALID, "more than %d embeddings", REQUEST_EMBEDDINGS_MAX);
     struct request_embedding *e = &r->embeddings[r->embedding_count++];
     e->path = alloc_string(text);
-    e->name = stem_of(text);
+    e->name = str_stem(text);
     e->strength = 1;
     return 0;
 }

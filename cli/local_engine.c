@@ -30,7 +30,7 @@ static void watch_interrupts(void)
     sigaction(SIGTERM, &action, NULL);
 }
 
-static char *engine_program(struct error *err)
+char *local_engine_program(struct error *err)
 {
     const char *named = getenv("KILN_ENGINE");
     char *path = named && *named ? alloc_string(named) : data_path_program("kiln-engine");
@@ -65,7 +65,7 @@ int local_engine_start(struct local_engine *e, const char *device, const char *p
     int to[2], from[2];
     *e = (struct local_engine){.pid = -1, .to_fd = -1, .from_fd = -1, .launch_id = 1};
     buf_init(&e->in, FRAME_ENGINE_MAX + FRAME_HEAD_BYTES);
-    char *path = engine_program(err);
+    char *path = local_engine_program(err);
     if (!path) return ERR_NOT_FOUND;
     if (pipe2(to, O_CLOEXEC)) {
         free(path);

@@ -21,6 +21,9 @@ struct local_engine {
     struct buf in;
 };
 
+/* $KILN_ENGINE, else the one that lies beside kiln; the caller frees. NULL and ERR_NOT_FOUND. */
+char *local_engine_program(struct error *err);
+
 /* device and precision may be NULL. Waits for the engine's hello. */
 int local_engine_start(struct local_engine *e, const char *device, const char *precision,
                        struct error *err);

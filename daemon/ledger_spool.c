@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/buf.h"
 #include "base/str.h"
 #include "daemon/ledger_sql.h"
 
@@ -27,18 +28,6 @@ static bool name_is_plain(const char *name)
            *name != '.';
 }
 
-static int write_all(int fd, const char *bytes, size_t length)
-{
-    while (length) {
-        ssize_t wrote = write(fd, bytes, length);
-        if (wrote < 0 && errno == EINTR) continue;
-        if (wrote < 0) return -1;
-        bytes += wrote;
-        length -= (size_t)wrote;
-    }
-    return fdatasync(fd);
-}
-
 int ledger_spool_write(struct ledger *l, const char *id, const void *bytes, size_t length,
                        char name[80], struct error *err)
 {
@@ -49,7 +38,7 @@ int ledger_spool_write(struct ledger *l, const char *id, const void *bytes, size
     int rc = 0;
     for (int attempt = 0; attempt < 2; attempt++) {
         int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-        int bad = fd < 0 || write_all(fd, bytes, length) ? errno : 0;
+        int bad = fd < 0 || write_fully(fd, bytes, length) || fdatasync(fd) ? errno : 0;
         if (fd >= 0) close(fd);
         rc = bad ? error_set_errno(err, bad == ENOSPC ? ERR_NO_MEMORY : ERR_IO, bad, "writing %s",
                                    path)

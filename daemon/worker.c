@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/data_path.h"
 #include "base/log.h"
 #include "base/now.h"
 #include "base/str.h"
@@ -60,23 +61,12 @@ static enum log_level level_of(const char *word)
     return LOG_INFO;
 }
 
-/* the engine beside this program, else on the way the build tree has it, else by PATH */
+/* the configured one, else the one that lies beside this program or its installation, else by PATH */
 static char *engine_program(const struct worker *w)
 {
-    static const char *const places[] = {"kiln-engine", "../engine/kiln-engine"};
-    char self[4096];
     if (*w->config.engine_path) return alloc_string(w->config.engine_path);
-    ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
-    char *slash = length > 0 ? (self[length] = 0, strrchr(self, '/')) : NULL;
-    if (slash) {
-        *slash = 0;
-        for (unsigned i = 0; i < COUNT_OF(places); i++) {
-            char *path = alloc_printf("%s/%s", self, places[i]);
-            if (!access(path, X_OK)) return path;
-            free(path);
-        }
-    }
-    return alloc_string("kiln-engine");
+    char *path = data_path_program("kiln-engine");
+    return path ? path : alloc_string("kiln-engine");
 }
 
 static void on_ready(void *data, struct engine_process *e)

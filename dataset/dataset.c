@@ -49,23 +49,17 @@ void dataset_release(struct dataset *d)
 
 /* ---- names ---- */
 
-static char *stem_of(const char *name)
-{
-    const char *dot = strrchr(name, '.');
-    return alloc_string_n(name, dot && dot != name ? (size_t)(dot - name) : strlen(name));
-}
-
 /* Which annotated image a file is: the same name, the same but for case, the same stem. */
 static const struct annotated *find_annotated(const struct annotations *a, const char *name)
 {
     const struct annotated *found = NULL;
-    char *stem = stem_of(name);
+    char *stem = str_stem(name);
     for (int i = 0; i < a->count && !found; i++)
         if (!a->item[i].stem && str_equal(a->item[i].image, name)) found = &a->item[i];
     for (int i = 0; i < a->count && !found; i++)
         if (!a->item[i].stem && str_equal_nocase(a->item[i].image, name)) found = &a->item[i];
     for (int i = 0; i < a->count && !found; i++) {
-        char *other = a->item[i].stem ? alloc_string(a->item[i].image) : stem_of(a->item[i].image);
+        char *other = a->item[i].stem ? alloc_string(a->item[i].image) : str_stem(a->item[i].image);
         if (str_equal_nocase(other, stem)) found = &a->item[i];
         free(other);
     }
@@ -104,7 +98,7 @@ static char *read_caption(struct dataset *d, const char *path)
 static char *caption_file(struct dataset *d, const char *folder, const char *name)
 {
     static const char *const extensions[] = {"txt", "caption"};
-    char *stem = stem_of(name), *caption = NULL;
+    char *stem = str_stem(name), *caption = NULL;
     for (size_t i = 0; i < COUNT_OF(extensions) && !caption; i++) {
         char *path = alloc_printf("%s/%s.%s", folder, stem, extensions[i]);
         caption = read_caption(d, path);
@@ -408,11 +402,11 @@ static void report_orphans(struct dataset *d, char **names, size_t count)
     for (size_t i = 0; i < count; i++) {
         if (!str_ends(names[i], ".txt") && !str_ends(names[i], ".caption")) continue;
         if (!strcmp(names[i], "labels.txt")) continue;
-        char *stem = stem_of(names[i]);
+        char *stem = str_stem(names[i]);
         bool used = false;
         for (size_t j = 0; j < count && !used; j++) {
             if (!is_picture(names[j])) continue;
-            char *other = stem_of(names[j]);
+            char *other = str_stem(names[j]);
             used = !strcmp(stem, other);
             free(other);
         }

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/buf.h"
 #include "base/log.h"
 #include "base/now.h"
 #include "base/str.h"
@@ -222,18 +223,6 @@ void channel_alive(struct channel *c)
     c->last_step_ms = now_ms();
 }
 
-static int write_all(int fd, const uint8_t *data, size_t length)
-{
-    while (length) {
-        ssize_t put = write(fd, data, length);
-        if (put < 0 && errno == EINTR) continue;
-        if (put <= 0) return -1;
-        data += put;
-        length -= (size_t)put;
-    }
-    return 0;
-}
-
 int channel_send(struct channel *c, const struct engine_msg *m, struct error *err)
 {
     struct buf out;
@@ -241,7 +230,7 @@ int channel_send(struct channel *c, const struct engine_msg *m, struct error *er
     int rc = engine_msg_encode(m, &out, err);
     if (!rc) {
         pthread_mutex_lock(&c->send_lock);
-        if (write_all(c->out_fd, out.data, out.length))
+        if (write_fully(c->out_fd, out.data, out.length))
             rc = error_set_errno(err, ERR_NETWORK, errno, "writing to the host");
         pthread_mutex_unlock(&c->send_lock);
     }

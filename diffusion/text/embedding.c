@@ -57,13 +57,6 @@ int embedding_from_entries(struct embedding *e, const char *name,
     return rc;
 }
 
-static char *stem(const char *path)
-{
-    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
-    const char *dot = strrchr(base, '.');
-    return alloc_string_n(base, dot && dot != base ? (size_t)(dot - base) : strlen(base));
-}
-
 int embedding_open(struct embedding *e, const char *path, const char *name, struct error *err)
 {
     struct weight_store *store;
@@ -72,7 +65,7 @@ int embedding_open(struct embedding *e, const char *path, const char *name, stru
     size_t count = weight_store_count(store);
     struct safetensors_entry *entries = alloc_zero(count + 1, sizeof *entries);
     for (size_t i = 0; i < count; i++) entries[i] = *weight_store_at(store, i);
-    char *own = name && *name ? alloc_string(name) : stem(path);
+    char *own = name && *name ? alloc_string(name) : str_stem(path);
     rc = embedding_from_entries(e, own, entries, count, err);
     if (rc) error_wrap(err, rc, "%s", path);
     free(own);
