@@ -121,6 +121,59 @@ static int make_context(struct guidance *g, int n, struct error *err)
     return pass_finish(&g->context_pass, err);
 }
 
+/* ---- a network call ---- */
+
+struct call {
+    struct guidance *g;
+    struct tensor x, out; /* [batch,c,h,w] */
+    struct unet_time time, control_time;
+};
+
+static void run_network(struct pass *p, void *context)
+{
+    const struct call *call = context;
+    struct guidance *g = call->g;
+    struct tensor t = op_to_channels_last(p, call->x), y = call->out;
+    struct unet_residuals r;
+    if (g->control)
+        control_net_forward(p, g->control, op_slice(p, t, 0, g->model->unet.config.out_channels),
+                            call->control_time, &g->control_context, g->hint, g->control_strength,
+                            &r);
+    t = unet_forward_at(p, &g->model->unet, t, call->time, &g->context, g->control ? &r : NULL);
+    op_to_channels_first_into(p, &y, t);
+}
+
+static uint64_t context_key(uint64_t key, const struct unet_context *c)
+{
+    for (int i = 0; i < c->count; i++) {
+        key = record_key_tensor(key, c->k[i]);
+        key = record_key_tensor(key, c->v[i]);
+    }
+    return record_key_tensor(key, c->vector);
+}
+
+/* All that run_network reads from the host. */
+static uint64_t call_key(const struct call *call)
+{
+    const struct guidance *g = call->g;
+    const struct model *m = g->model;
+    uint64_t key = record_key_tensor(RECORD_KEY, call->x);
+    key = record_key_tensor(key, call->out);
+    key = record_key_tensor(key, call->time.sines);
+    key = record_key_tensor(key, call->time.scale);
+    key = record_key_add(key, &m->memory.generation, sizeof m->memory.generation);
+    key = record_key_add(key, &m->layers_changed, sizeof m->layers_changed);
+    key = record_key_add(key, &m->unet.circular, sizeof m->unet.circular);
+    key = context_key(key, &g->context);
+    if (!g->control) return key;
+    key = record_key_add(key, &g->control, sizeof g->control);
+    key = record_key_add(key, &g->control_strength, sizeof g->control_strength);
+    key = record_key_tensor(key, g->hint);
+    key = record_key_tensor(key, call->control_time.sines);
+    key = record_key_tensor(key, call->control_time.scale);
+    return context_key(key, &g->control_context);
+}
+
 /* One network call: images `first` .. `first + n`, prediction of both sides into g->out. */
 static int call_network(struct guidance *g, const float *x, int first, int n, double input,
                         double time, struct error *err)
@@ -142,14 +195,13 @@ static int call_network(struct guidance *g, const float *x, int first, int n, do
     pass_start(&p, &m->memory, m->dtype, NULL);
     p.canceled = g->canceled;
     p.canceled_context = g->canceled_context;
-    struct tensor t = pass_input(&p, g->in, 4, TENSOR_DIM(batch, in, g->h, g->w));
-    t = op_to_channels_last(&p, t);
-    struct unet_residuals r;
-    if (g->control)
-        control_net_forward(&p, g->control, op_slice(&p, t, 0, c), times, &g->control_context,
-                            g->hint, g->control_strength, &r);
-    t = unet_forward(&p, &m->unet, t, times, &g->context, g->control ? &r : NULL);
-    pass_output(&p, g->out, op_to_channels_first(&p, t));
+    struct call call = {.g = g};
+    call.x = pass_input(&p, g->in, 4, TENSOR_DIM(batch, in, g->h, g->w));
+    call.time = unet_time_input(&p, &m->unet, times, batch);
+    if (g->control) call.control_time = control_net_time(&p, g->control, times, batch);
+    call.out = pass_tensor(&p, m->dtype, 4, TENSOR_DIM(batch, c, g->h, g->w));
+    record_run(&m->steps, &p, call_key(&call), run_network, &call);
+    pass_output(&p, g->out, call.out);
     size_t peak = p.peak_bytes + g->context_pass.peak_bytes;
     if (peak > g->peak_bytes) g->peak_bytes = peak;
     return pass_finish(&p, err);

@@ -387,6 +387,7 @@ int model_open(struct model **model, struct device *device, const char *path, co
 void model_close(struct model *m)
 {
     if (!m) return;
+    record_cache_release(&m->steps);
     control_net_close(m->control);
     free(m->control_path);
     if (m->loras) lora_set_release(m->loras);

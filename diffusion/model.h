@@ -14,6 +14,7 @@
 #include "diffusion/text/conditioning.h"
 #include "diffusion/unet/unet.h"
 #include "diffusion/vae/vae.h"
+#include "tensor/record.h"
 
 #define MODEL_STORES_MAX 6
 
@@ -44,6 +45,9 @@ struct model {
 
     struct control_net *control; /* the one used last (control/control_net.h), or NULL */
     char *control_path;
+
+    uint64_t layers_changed; /* rises when adapters come or go: a part of what a step depends on */
+    struct record_cache steps; /* network calls that the device has recorded */
 
     bool zero_snr;
     struct noise_levels levels;

@@ -94,10 +94,15 @@ static void say_hello(struct engine *e)
     h->device_count = 1;
     h->devices[0].name = e->device->name;
     h->devices[0].title = e->device->label;
-    h->devices[0].driver = "";
-    if (e->device->host_memory) { /* a card's own memory is not asked for yet: 0, not the host's */
+    h->devices[0].driver = e->device->driver;
+    if (e->device->host_memory) {
         h->devices[0].memory_bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
         h->devices[0].free_bytes = (int64_t)free_memory_bytes();
+    } else {
+        size_t left = 0;
+        h->devices[0].memory_bytes = (int64_t)e->device->memory_bytes;
+        if (e->device->free_bytes && e->device->free_bytes(e->device, &left, NULL) == 0)
+            h->devices[0].free_bytes = (int64_t)left;
     }
     for (int i = 0; i < CAPABILITY_COUNT && h->capability_count < ENGINE_NAMES_MAX; i++)
         if (capability_has(&built, (enum capability)i) &&

@@ -15,6 +15,18 @@
 
 #include "kernels/kernels.h"
 
+/* Work that is asked for again and again: what is asked between `begin` and `end` is kept instead of
+ * done, and `replay` asks for all of it in one call. It reads and writes the addresses that it was
+ * recorded with, so it is void once `device.moves` has gone on. While recording, whatever needs the
+ * host (alloc, upload, download, finish, a weight that is not packed yet) is ERR_UNSUPPORTED, and
+ * `end` then gives no recording. `end` ends the recording in any case. */
+struct device_recorder {
+    int (*begin)(struct device *d, struct error *err);
+    int (*end)(struct device *d, void **recording, struct error *err);
+    int (*replay)(struct device *d, void *recording, struct error *err);
+    void (*free)(struct device *d, void *recording);
+};
+
 struct device {
     const struct kernels *kernels;
     char name[64];            /* "cpu" */
@@ -22,6 +34,11 @@ struct device {
     enum dtype default_dtype; /* activation dtype when nothing is asked: F32 or BF16, or F16 */
     bool host_memory;         /* tensors can be read by the host directly */
     void *state;              /* the back end's own */
+    char driver[32];          /* "CUDA 13.0"; "" where there is none */
+    size_t memory_bytes;      /* of the card; 0: not its own (the host's) */
+    uint64_t moves;           /* rises when memory that a recording may know was given back */
+    const struct device_recorder *recorder; /* NULL: cannot record */
+    int (*free_bytes)(struct device *d, size_t *bytes, struct error *err); /* NULL: not known */
     /* What the device reaches with nothing but multiply-adds and nothing but copies (TFLOP/s, GB/s);
      * NULL where nobody measures it. */
     int (*peak)(struct device *d, double *tflops, double *gigabytes, struct error *err);

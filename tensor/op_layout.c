@@ -54,6 +54,7 @@ static void transpose_undo(struct pass *p, const void *saved, struct tensor dy)
     tape_add(p, s->x, back, 1);
 }
 
+/* Into y where it has data. */
 static struct tensor transposed(struct pass *p, const char *op, struct tensor x, struct tensor y,
                                 int64_t a, int64_t b)
 {
@@ -63,7 +64,7 @@ static struct tensor transposed(struct pass *p, const char *op, struct tensor x,
         pass_fail(p, ERR_INVALID, op, "%s is no batch of images", tensor_describe(x, text));
         return y;
     }
-    if (!op_fresh(p, op, &y)) return y;
+    if (!y.data && !op_fresh(p, op, &y)) return y;
     struct transpose_args args = {y.data, x.data, x.dim[0], a, b, x.dtype};
     if (!op_call(p, &y, transpose, &args) || !x.node) return y;
     struct transpose_saved *s = tape_note(p, &y, transpose_undo, sizeof(*s));
@@ -83,4 +84,13 @@ struct tensor op_to_channels_first(struct pass *p, struct tensor x)
     struct tensor y = op_shape(x.dtype, x.rank, x.dim);
     if (x.rank == 4) y = op_shape(x.dtype, 4, TENSOR_DIM(x.dim[0], x.dim[3], x.dim[1], x.dim[2]));
     return transposed(p, "to_channels_first", x, y, x.dim[1] * x.dim[2], x.dim[3]);
+}
+
+void op_to_channels_first_into(struct pass *p, struct tensor *y, struct tensor x)
+{
+    struct tensor shape = op_shape(x.dtype, x.rank, x.dim);
+    if (x.rank == 4)
+        shape = op_shape(x.dtype, 4, TENSOR_DIM(x.dim[0], x.dim[3], x.dim[1], x.dim[2]));
+    if (op_into(p, "to_channels_first", y, shape, (struct tensor){0}))
+        *y = transposed(p, "to_channels_first", x, *y, x.dim[1] * x.dim[2], x.dim[3]);
 }

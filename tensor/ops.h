@@ -79,6 +79,7 @@ struct tensor op_repeat_batch(struct pass *p, struct tensor x, int64_t times); /
 struct tensor op_upsample(struct pass *p, struct tensor x, int64_t oh, int64_t ow); /* nearest */
 struct tensor op_to_channels_last(struct pass *p, struct tensor x);  /* [N,C,H,W] -> [N,H,W,C] */
 struct tensor op_to_channels_first(struct pass *p, struct tensor x); /* and back */
+void op_to_channels_first_into(struct pass *p, struct tensor *y, struct tensor x);
 
 /* id: host memory, count = N*L, read at once -> [N,L,D] */
 struct tensor op_embedding(struct pass *p, struct weight *table, const int32_t *id, int64_t n,

@@ -292,8 +292,14 @@ int control_net_context(struct unet_context *c, struct pass *p, struct control_n
     return unet_context_init(c, p, &net->encoder, text, vector);
 }
 
+struct unet_time control_net_time(struct pass *p, const struct control_net *net,
+                                  const double *time, int64_t n)
+{
+    return unet_time_input(p, &net->encoder, time, n);
+}
+
 void control_net_forward(struct pass *p, struct control_net *net, struct tensor x,
-                         const double *time, const struct unet_context *c, struct tensor hint,
+                         struct unet_time time, const struct unet_context *c, struct tensor hint,
                          double strength, struct unet_residuals *r)
 {
     struct tensor skip[UNET_SKIPS_MAX];
@@ -301,7 +307,7 @@ void control_net_forward(struct pass *p, struct control_net *net, struct tensor 
     int count = 0;
     three.circular = net->encoder.circular;
     *r = (struct unet_residuals){0};
-    struct tensor t = unet_time_embedding(p, &net->encoder, time, x.dim[0], c);
+    struct tensor t = unet_time_embedding(p, &net->encoder, time, c);
     struct tensor h = layer_conv(p, &net->encoder.conv_in, x, three, &(struct fuse){.add = hint});
     h = unet_walk_down(p, &net->encoder, h, t, c, skip, &count);
     h = unet_walk_middle(p, &net->encoder, h, t, c);

@@ -118,6 +118,7 @@ static int attach(struct lora_set *s, struct layer *layer, const struct lora_mod
 {
     const struct safetensors_entry *down = m->tensor[LORA_DOWN], *up = m->tensor[LORA_UP];
     int rank = layer->w.k.rank;
+    s->model->layers_changed++;
     struct adapter *a = layer_attach(layer, strength * lora_scale(m, down->dim[0]));
     a->owner = s;
     int rc = copy_factor(&a->down, &a->owned[0], down, rank, err);
@@ -308,6 +309,7 @@ void lora_set_clear(struct lora_set *s)
         struct lora_target *t = &s->table->targets[i];
         if (t->layer) layer_detach(t->layer, s->model->device, s);
     }
+    s->model->layers_changed++;
     s->adapters = 0;
     s->modules = s->unknown = 0;
     free(s->signature);

@@ -131,7 +131,7 @@ static struct tensor upsample(struct pass *p, struct unet *m, struct layer *conv
 }
 
 /* Distilled networks learn the scale: w = scale - 1 in thousandths, sines first (Luo et al. 2023). */
-static struct tensor add_guidance(struct pass *p, struct unet *m, struct tensor t)
+static struct tensor scale_input(struct pass *p, const struct unet *m)
 {
     int64_t width = m->config.guidance, half = width / 2;
     float *host = alloc_zero((size_t)width, sizeof *host);
@@ -143,19 +143,30 @@ static struct tensor add_guidance(struct pass *p, struct unet *m, struct tensor 
     }
     struct tensor w = pass_input(p, host, 2, TENSOR_DIM(1, width));
     free(host);
-    w = layer_linear(p, &m->time_guidance, w, NULL);
-    return op_add(p, t, op_repeat_batch(p, w, t.dim[0]));
+    return w;
 }
 
-struct tensor unet_time_embedding(struct pass *p, struct unet *m, const double *time, int64_t n,
-                                  const struct unet_context *c)
+struct unet_time unet_time_input(struct pass *p, const struct unet *m, const double *time,
+                                 int64_t n)
 {
+    struct unet_time t = {0};
     int64_t dim = m->config.channels[0];
     float *host = alloc_zero((size_t)(n * dim), sizeof *host);
     unet_sinusoid(host, time, (int)n, dim);
-    struct tensor t = pass_input(p, host, 2, TENSOR_DIM(n, dim));
+    t.sines = pass_input(p, host, 2, TENSOR_DIM(n, dim));
     free(host);
-    if (m->config.guidance) t = add_guidance(p, m, t);
+    if (m->config.guidance) t.scale = scale_input(p, m);
+    return t;
+}
+
+struct tensor unet_time_embedding(struct pass *p, struct unet *m, struct unet_time time,
+                                  const struct unet_context *c)
+{
+    struct tensor t = time.sines;
+    if (time.scale.rank) {
+        struct tensor w = layer_linear(p, &m->time_guidance, time.scale, NULL);
+        t = op_add(p, t, op_repeat_batch(p, w, t.dim[0]));
+    }
     t = layer_linear(p, &m->time1, t, &(struct fuse){.act = ACT_SILU});
     t = layer_linear(p, &m->time2, t, NULL);
     if (c->vector.rank) t = op_add(p, t, c->vector);
@@ -188,15 +199,16 @@ struct tensor unet_walk_middle(struct pass *p, struct unet *m, struct tensor h, 
     return h;
 }
 
-struct tensor unet_forward(struct pass *p, struct unet *m, struct tensor x, const double *time,
-                           const struct unet_context *c, const struct unet_residuals *r)
+struct tensor unet_forward_at(struct pass *p, struct unet *m, struct tensor x,
+                              struct unet_time time, const struct unet_context *c,
+                              const struct unet_residuals *r)
 {
     const struct unet_config *config = &m->config;
     struct tensor skip[UNET_SKIPS_MAX];
     int count = 0;
     KILN_ASSERT(c->count == m->cross_count, "context of another model");
 
-    struct tensor t = unet_time_embedding(p, m, time, x.dim[0], c);
+    struct tensor t = unet_time_embedding(p, m, time, c);
     struct tensor h = layer_conv(p, &m->conv_in, x, same(&m->circular, 3), NULL);
     h = unet_walk_down(p, m, h, t, c, skip, &count);
     h = unet_walk_middle(p, m, h, t, c);
@@ -214,6 +226,12 @@ struct tensor unet_forward(struct pass *p, struct unet *m, struct tensor x, cons
     }
     h = norm_group(p, &m->norm_out, h, config->groups, RES_EPS, ACT_SILU);
     return layer_conv(p, &m->conv_out, h, same(&m->circular, 3), NULL);
+}
+
+struct tensor unet_forward(struct pass *p, struct unet *m, struct tensor x, const double *time,
+                           const struct unet_context *c, const struct unet_residuals *r)
+{
+    return unet_forward_at(p, m, x, unet_time_input(p, m, time, x.dim[0]), c, r);
 }
 
 /* ---- what stays the same over a prompt's steps ---- */

@@ -124,16 +124,28 @@ struct unet_residuals {
     int count;
 };
 
+/* What a call tells the network of its time: the host's part, in device memory. */
+struct unet_time {
+    struct tensor sines; /* [N,channels[0]] */
+    struct tensor scale; /* [1,guidance], of distilled networks; else rank 0 */
+};
+struct unet_time unet_time_input(struct pass *p, const struct unet *m, const double *time,
+                                 int64_t n);
+
 /* x [N,H,W,in_channels]; time[n] one timestep an image (fractions allowed); r may be NULL.
  * Returns [N,H,W,out_channels] in the pass's dtype. */
 struct tensor unet_forward(struct pass *p, struct unet *m, struct tensor x, const double *time,
                            const struct unet_context *c, const struct unet_residuals *r);
+/* The same with the host's part made before: asks nothing of the host (tensor/record.h). */
+struct tensor unet_forward_at(struct pass *p, struct unet *m, struct tensor x,
+                              struct unet_time time, const struct unet_context *c,
+                              const struct unet_residuals *r);
 
 /* Sinusoidal embedding, cosines first: out[n][dim] for n values. */
 void unet_sinusoid(float *out, const double *value, int n, int64_t dim);
 
 /* Shared with ControlNet: the way down. Appends to skip[] from *count on; returns the last. */
-struct tensor unet_time_embedding(struct pass *p, struct unet *m, const double *time, int64_t n,
+struct tensor unet_time_embedding(struct pass *p, struct unet *m, struct unet_time time,
                                   const struct unet_context *c);
 struct tensor unet_walk_down(struct pass *p, struct unet *m, struct tensor h, struct tensor time,
                              const struct unet_context *c, struct tensor *skip, int *count);

@@ -19,6 +19,7 @@ struct cuda_state {
     size_t scratch_bytes;
     char *staging[2]; /* pinned, for uploads and downloads */
     int staging_turn;
+    bool recording, recording_spoilt;
     int forced_tile;   /* -1, or one tile for every product: tests */
     int forced_splits; /* 0, or so many: tests */
 };
@@ -30,6 +31,10 @@ static inline struct cuda_state *cuda_state(struct device *d)
 {
     return (struct cuda_state *)d->state;
 }
+
+/* ERR_UNSUPPORTED while a recording runs: `what` needs the host. The recording is given up. */
+int cuda_refuse_recording(struct device *d, const char *what, struct error *err);
+extern const struct device_recorder cuda_recorder; /* cuda_record.c */
 
 /* Device memory until the next call that asks for scratch. */
 int cuda_scratch(struct device *d, void **memory, size_t bytes, struct error *err);

@@ -12,6 +12,7 @@
 static int device_alloc(struct device *d, void **memory, size_t bytes, struct error *err)
 {
     struct cuda_state *s = cuda_state(d);
+    if (s->recording) return cuda_refuse_recording(d, "memory", err);
     int code = runtime_alloc(&s->runtime, memory, bytes);
     if (code == 0) return 0;
     int rc = runtime_check(code, "memory", err);
@@ -24,6 +25,8 @@ static int device_alloc(struct device *d, void **memory, size_t bytes, struct er
 
 static void device_free(struct device *d, void *memory)
 {
+    if (!memory) return;
+    d->moves++;
     runtime_free(&cuda_state(d)->runtime, memory);
 }
 
@@ -35,7 +38,7 @@ int cuda_scratch(struct device *d, void **memory, size_t bytes, struct error *er
         void *larger;
         int rc = device_alloc(d, &larger, wanted, err);
         if (rc) return rc;
-        if (s->scratch) runtime_free(&s->runtime, s->scratch); /* waits for what still reads it */
+        device_free(d, s->scratch); /* waits for what still reads it */
         s->scratch = larger;
         s->scratch_bytes = wanted;
     }
@@ -48,6 +51,7 @@ int cuda_scratch(struct device *d, void **memory, size_t bytes, struct error *er
 int cuda_upload(struct device *d, void *to, const void *from_host, size_t bytes, struct error *err)
 {
     struct cuda_state *s = cuda_state(d);
+    if (s->recording) return cuda_refuse_recording(d, "upload", err);
     for (size_t at = 0; at < bytes;) {
         size_t part = bytes - at < STAGING_BYTES ? bytes - at : STAGING_BYTES;
         int turn = s->staging_turn ^= 1;
@@ -67,6 +71,7 @@ static int device_download(struct device *d, void *to_host, const void *from, si
                            struct error *err)
 {
     struct cuda_state *s = cuda_state(d);
+    if (s->recording) return cuda_refuse_recording(d, "download", err);
     for (size_t at = 0; at < bytes;) {
         size_t part = bytes - at < STAGING_BYTES ? bytes - at : STAGING_BYTES;
         int turn = s->staging_turn ^= 1;
@@ -88,7 +93,13 @@ static int device_zero(struct device *d, void *memory, size_t bytes, struct erro
 
 static int device_finish(struct device *d, struct error *err)
 {
+    if (cuda_state(d)->recording) return cuda_refuse_recording(d, "finish", err);
     return runtime_check(runtime_finish(&cuda_state(d)->runtime), "finish", err);
+}
+
+static int device_free_bytes(struct device *d, size_t *bytes, struct error *err)
+{
+    return runtime_check(runtime_free_bytes(&cuda_state(d)->runtime, bytes), "free memory", err);
 }
 
 static const struct kernels cuda_kernels = {.name = "cuda",
@@ -139,6 +150,12 @@ PLUGIN_EXPORT int cuda_device_open(struct device **device, const char *options, 
     d->close = cuda_device_close;
     d->peak = cuda_peak;
     d->default_dtype = DTYPE_F16;
+    d->memory_bytes = s->runtime.memory_bytes;
+    d->free_bytes = device_free_bytes;
+    const char *graphs = getenv("KILN_CUDA_GRAPHS");
+    if (!graphs || strcmp(graphs, "0") != 0) d->recorder = &cuda_recorder;
+    snprintf(d->driver, sizeof d->driver, "CUDA %d.%d", s->runtime.driver / 1000,
+             s->runtime.driver % 1000 / 10);
     snprintf(d->name, sizeof d->name, "cuda:%d", (int)index);
     snprintf(d->label, sizeof d->label, "%.80s, sm_%d", s->runtime.label, s->runtime.capability);
     for (int i = 0; i < 2 && !rc; i++) {

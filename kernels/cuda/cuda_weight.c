@@ -83,6 +83,9 @@ static int matrix_pack(struct device *d, struct kernel_weight *w, enum dtype dty
 {
     if (!cuda_dtype_ok(dtype)) return cuda_dtype_refuse("weight", dtype, err);
     struct cuda_weight *p = w->packed;
+    /* what training changes is packed anew, which a recording would miss */
+    if (w->changes && cuda_state(d)->recording)
+        return cuda_refuse_recording(d, "a weight in training", err);
     if (is_current(w, p, dtype, geglu)) return 0;
     if (p && p->dtype != dtype) {
         cuda_unpack(d, w);

@@ -49,6 +49,14 @@ int runtime_event_wait(struct runtime *r, int event);
 /* Milliseconds between two recorded events, after waiting for the second. */
 int runtime_event_ms(struct runtime *r, int from, int to, float *ms);
 int runtime_finish(struct runtime *r);
+
+/* What the stream is asked between the two is kept as a graph instead of done. Whatever waits for the
+ * device in between fails, and `end` then gives none. */
+int runtime_capture_begin(struct runtime *r);
+int runtime_capture_end(struct runtime *r, void **graph);
+int runtime_graph_launch(struct runtime *r, void *graph);
+void runtime_graph_free(struct runtime *r, void *graph);
+
 int runtime_free_bytes(struct runtime *r, size_t *bytes);
 
 /* 0 for 0; else sets err: `what` is the kernel or call that returned `code`. */

@@ -139,6 +139,36 @@ int runtime_finish(struct runtime *r)
     return (int)cudaStreamSynchronize(r->stream);
 }
 
+int runtime_capture_begin(struct runtime *r)
+{
+    return (int)cudaStreamBeginCapture(r->stream, cudaStreamCaptureModeThreadLocal);
+}
+
+int runtime_capture_end(struct runtime *r, void **graph)
+{
+    cudaGraph_t captured = NULL;
+    cudaGraphExec_t ready = NULL;
+    cudaError_t rc = cudaStreamEndCapture(r->stream, &captured);
+    /* WithFlags is spelled the same in CUDA 11 and 13; plain Instantiate is not */
+    if (!rc) rc = cudaGraphInstantiateWithFlags(&ready, captured, 0);
+    if (captured) cudaGraphDestroy(captured);
+    if (rc)
+        cudaGetLastError(); /* a capture that was refused leaves the context whole */
+    else
+        *graph = ready;
+    return (int)rc;
+}
+
+int runtime_graph_launch(struct runtime *r, void *graph)
+{
+    return (int)cudaGraphLaunch(graph, r->stream);
+}
+
+void runtime_graph_free(struct runtime *r, void *graph)
+{
+    cudaGraphExecDestroy(graph);
+}
+
 int runtime_free_bytes(struct runtime *r, size_t *bytes)
 {
     size_t total;

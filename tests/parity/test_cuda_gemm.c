@@ -442,7 +442,8 @@ static void geglu_epilogue(void **state)
 static void counts(void **state)
 {
     cuda_parity_case(&p, "counts");
-    if (cuda_state(p.device[SIDE_CUDA])->runtime.capability < 80) return; /* the tile is too large */
+    if (cuda_state(p.device[SIDE_CUDA])->runtime.capability < 80)
+        return; /* the tile is too large */
     force(GEMM_128X160, 1);
     emulator_count_reset();
     run_linear(DTYPE_F16, (struct linear_case){.m = 256, .k = 320, .out = 320});

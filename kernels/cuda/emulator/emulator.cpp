@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #include "kernels/cuda/emulator/fiber.h"
+#include "kernels/cuda/emulator/graph.h"
 #include "kernels/cuda/emulator/memory.h"
 #include "kernels/cuda/wrap.h"
 
@@ -496,12 +497,18 @@ static int check_launch(unsigned grid_y, unsigned grid_z, unsigned block, size_t
     return 9;
 }
 
-int emulator_launch(const char *name, emulator_body body, const void *params, unsigned grid_x,
-                    unsigned grid_y, unsigned grid_z, unsigned block, size_t shared_bytes)
+int emulator_launch(const char *name, emulator_body body, const void *params, size_t params_bytes,
+                    unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block,
+                    size_t shared_bytes)
 {
     int rc = start_machine();
     if (rc) return rc;
     if (machine.failed) return 719;
+    if (emulator_capturing()) {
+        graph_keep_launch({name, body, grid_x, grid_y, grid_z, block, shared_bytes}, params,
+                          params_bytes);
+        return check_launch(grid_y, grid_z, block, shared_bytes);
+    }
     machine.name = name;
     machine.body = body;
     machine.params = params;

@@ -59,10 +59,23 @@ void emulator_limit_memory(size_t bytes); /* 0: no limit; for out-of-memory test
 /* Limits of the target, as cudaDeviceGetAttribute tells them. */
 size_t emulator_shared_limit(int target);
 
+/* Between begin and end launches and copies are kept (with their parameters, as a CUDA graph does)
+ * instead of done. end: NULL when something in between could not be kept. */
+struct emulator_graph;
+void emulator_capture_begin(void);
+struct emulator_graph *emulator_capture_end(void);
+bool emulator_capturing(void);
+void emulator_capture_spoil(void); /* the host waited for the device, or wanted memory */
+/* Keeps a copy (from NULL: zeros) while capturing; false: not capturing, do it now. */
+bool emulator_capture_copy(void *to, const void *from, size_t bytes);
+int emulator_graph_launch(const struct emulator_graph *graph);
+void emulator_graph_free(struct emulator_graph *graph);
+
 typedef void (*emulator_body)(const void *params);
 /* 0, or the code a CUDA launch would give (9 invalid configuration, 719 launch failure). */
-int emulator_launch(const char *name, emulator_body body, const void *params, unsigned grid_x,
-                    unsigned grid_y, unsigned grid_z, unsigned block, size_t shared_bytes);
+int emulator_launch(const char *name, emulator_body body, const void *params, size_t params_bytes,
+                    unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block,
+                    size_t shared_bytes);
 
 #ifdef __cplusplus
 }

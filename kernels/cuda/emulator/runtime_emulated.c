@@ -16,6 +16,7 @@ int runtime_open(struct runtime *r, int index, struct error *err)
     *r = (struct runtime){.capability = options.target,
                           .multiprocessors = 4,
                           .emulated = true,
+                          .driver = 13000,
                           .shared_limit = emulator_shared_limit(options.target),
                           .memory_bytes = (size_t)8 << 30};
     str_copy(r->label, sizeof r->label, "emulated GPU");
@@ -58,19 +59,31 @@ static int move(void *to, const void *from, size_t bytes, const void *on_device)
     return 0;
 }
 
+/* 900: not while capturing */
+static int refuse_capture(void)
+{
+    if (!emulator_capturing()) return 0;
+    emulator_capture_spoil();
+    return 900;
+}
+
 int runtime_to_device(struct runtime *r, void *to, const void *from, size_t bytes)
 {
+    if (refuse_capture())
+        return 900; /* a graph would read the pinned memory again at each replay */
     return move(to, from, bytes, to);
 }
 
 int runtime_to_host(struct runtime *r, void *to, const void *from, size_t bytes)
 {
+    if (refuse_capture()) return 900;
     return move(to, from, bytes, from);
 }
 
 int runtime_copy(struct runtime *r, void *to, const void *from, size_t bytes)
 {
     if (bytes && !emulator_owns(from, bytes)) return 1;
+    if (emulator_capture_copy(to, from, bytes)) return 0;
     return move(to, from, bytes, to);
 }
 
@@ -79,6 +92,7 @@ int runtime_clear(struct runtime *r, void *memory, size_t bytes)
     if (!bytes) return 0;
     if (emulator_failure()) return 719;
     if (!emulator_owns(memory, bytes)) return 1;
+    if (emulator_capture_copy(memory, NULL, bytes)) return 0;
     memset(memory, 0, bytes);
     return 0;
 }
@@ -90,7 +104,7 @@ int runtime_event_record(struct runtime *r, int event)
 
 int runtime_event_wait(struct runtime *r, int event)
 {
-    return 0;
+    return refuse_capture();
 }
 
 int runtime_event_ms(struct runtime *r, int from, int to, float *ms)
@@ -99,8 +113,31 @@ int runtime_event_ms(struct runtime *r, int from, int to, float *ms)
     return 0;
 }
 
+int runtime_capture_begin(struct runtime *r)
+{
+    emulator_capture_begin();
+    return 0;
+}
+
+int runtime_capture_end(struct runtime *r, void **graph)
+{
+    *graph = emulator_capture_end();
+    return *graph ? 0 : 901;
+}
+
+int runtime_graph_launch(struct runtime *r, void *graph)
+{
+    return emulator_graph_launch(graph);
+}
+
+void runtime_graph_free(struct runtime *r, void *graph)
+{
+    emulator_graph_free(graph);
+}
+
 int runtime_finish(struct runtime *r)
 {
+    if (refuse_capture()) return 900;
     return emulator_failure() ? 719 : 0;
 }
 
