@@ -14,6 +14,7 @@
 #include "diffusion/file_kind.h"
 #include "diffusion/lora/lora.h"
 #include "diffusion/model_json.h"
+#include "diffusion/text/clip_text.h"
 #include "diffusion/vae/taesd.h"
 
 /* ---- finding things ---- */
@@ -382,6 +383,15 @@ int model_open(struct model **model, struct device *device, const char *path, co
     m->info.load_seconds = now_seconds() - start;
     *model = m;
     return 0;
+}
+
+void model_rest(struct model *m)
+{
+    struct weight_visitor v = {.visit = weight_drop, .context = m->device};
+    for (int i = 0; i < m->text.encoders; i++) clip_text_visit(&v, m->text.encoder[i]);
+    vae_visit(&v, &m->vae);
+    pass_memory_trim(&m->memory);
+    pass_memory_trim(&m->context);
 }
 
 void model_close(struct model *m)

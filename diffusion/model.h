@@ -68,6 +68,9 @@ const char *model_find_prefix(const struct weight_store *store, const char *cons
 /* DIR/NAME of the weights of a diffusers component: NAME.safetensors, NAME.fp16.safetensors, their
  * index, or a .bin; NULL when there is none. The caller frees. */
 char *model_component_file(const char *folder, const char *component, const char *name);
+/* Gives back what only drawing needs: packed text encoders and VAE, and the passes' idle memory. All comes
+ * again when it is used; training calls this once its latents and text states are cached. */
+void model_rest(struct model *m);
 /* Opens a store and keeps it until model_close. */
 int model_add_store(struct model *m, struct weight_store **store, const char *path,
                     struct error *err);

@@ -13,9 +13,11 @@
 #include "base/log.h"
 #include "base/now.h"
 #include "base/str.h"
+#include "engine/bench_model.h"
 #include "engine/engine.h"
 #include "engine/engine_bench.h"
 #include "engine/kernels_bench.h"
+#include "engine/train_bench.h"
 #include "engine/verdict.h"
 #include "proto/capability.h"
 
@@ -157,6 +159,8 @@ int main(int argc, char **argv)
     if (argc > 1 && str_equal(argv[1], "bench")) return engine_bench_main(argc - 1, argv + 1);
     if (argc > 1 && str_equal(argv[1], "bench-kernels"))
         return kernels_bench_main(argc - 1, argv + 1);
+    if (argc > 1 && str_equal(argv[1], "bench-train")) return train_bench_main(argc - 1, argv + 1);
+    if (argc > 1 && str_equal(argv[1], "bench-make")) return bench_make_main(argc - 1, argv + 1);
     int code = parse_options(&o, argc, argv);
     if (code || !e) return code ? code : 1;
     now_start();

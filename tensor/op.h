@@ -8,6 +8,7 @@
 #ifndef TENSOR_OP_H
 #define TENSOR_OP_H
 
+#include "tensor/op_times.h"
 #include "tensor/ops.h"
 #include "tensor/tape_note.h"
 
@@ -51,8 +52,12 @@ bool op_lacks(struct pass *p, const char *op, struct tensor *y);
         (p)->failed ? false                                                                        \
         : !(p)->kernels->kernel                                                                    \
             ? op_lacks(p, #kernel, y)                                                              \
-            : op_done(p, #kernel, (p)->kernels->kernel((p)->device, args, &call_error),            \
-                      &call_error, y);                                                             \
+            : ({                                                                                   \
+                  if ((p)->times) op_times_start((p)->times, (p)->device);                         \
+                  int call_rc = (p)->kernels->kernel((p)->device, args, &call_error);              \
+                  if ((p)->times) op_times_stop((p)->times, (p)->device, #kernel);                 \
+                  op_done(p, #kernel, call_rc, &call_error, y);                                    \
+              });                                                                                  \
     })
 bool op_zero(struct pass *p, void *memory, size_t bytes);
 

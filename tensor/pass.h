@@ -29,6 +29,7 @@
 #include "tensor/tensor.h"
 
 struct tape;
+struct op_times;
 
 /* Device memory that passes are carved from; grows on demand up to `limit_bytes` (0: no limit). Two
  * kinds: a stack of chunks for what ops make, and whole blocks for gradients, which die in another
@@ -63,6 +64,7 @@ struct pass {
     /* Asked between ops when set; true cancels the pass (ERR_CANCELED). */
     bool (*canceled)(void *context);
     void *canceled_context;
+    struct op_times *times; /* where benchmarks want the time noted (op_times.h); NULL: nowhere */
 };
 
 void pass_start(struct pass *p, struct pass_memory *memory, enum dtype dtype, struct tape *tape);

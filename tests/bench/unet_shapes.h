@@ -1,7 +1,7 @@
 /*
  * unet_shapes.h - the kernels that one guided Stable Diffusion 1.5 step at 512x512 calls.
  *
- * Place    bench_cpu and the comparison with torch (compare_ops.py prints the same names).
+ * Place    bench_cpu.
  * Owner    init/release around a run; inputs are random, results thrown away.
  * Failure  as the kernels.
  */
