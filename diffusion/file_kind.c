@@ -74,6 +74,11 @@ static int decide(enum file_kind *kind, const char *path, const uint8_t *head, s
         *kind = FILE_SAFETENSORS;
         return 0;
     }
+    /* ModelProto: ir_version, then a string, the graph or the opset */
+    if (n >= 3 && head[0] == 0x08 && head[1] < 64 && memchr("\x12\x1a\x3a\x42", head[2], 4)) {
+        *kind = FILE_ONNX;
+        return 0;
+    }
     return error_set(err, ERR_FORMAT,
                      "%s is no model file that Kiln knows (safetensors, torch "
                      "checkpoint, diffusers folder)",

@@ -17,6 +17,7 @@ enum file_kind {
     FILE_SHARDS, /* NAME.safetensors.index.json */
     FILE_ZIP_PICKLE,
     FILE_LEGACY_PICKLE,
+    FILE_ONNX,
     FILE_FOLDER
 };
 

@@ -11,6 +11,7 @@
 #include "base/str.h"
 #include "diffusion/file_kind.h"
 #include "diffusion/model_json.h"
+#include "diffusion/onnx.h"
 #include "diffusion/pickle.h"
 
 struct slot {
@@ -24,6 +25,7 @@ struct weight_store {
     size_t file_count;
     struct pickle pickle;
     bool pickled;
+    struct onnx onnx;
     struct slot *slots; /* sorted by name */
     size_t count;
     void **owned; /* tensors that could not be used as they lie in the file */
@@ -38,13 +40,14 @@ static int by_name(const void *a, const void *b)
 static int collect(struct weight_store *s, struct error *err)
 {
     for (size_t i = 0; i < s->file_count; i++) s->count += s->files[i].count;
-    s->count += s->pickle.count;
+    s->count += s->pickle.count + s->onnx.count;
     s->slots = alloc_zero(s->count + 1, sizeof *s->slots);
     size_t n = 0;
     for (size_t i = 0; i < s->file_count; i++)
         for (size_t j = 0; j < s->files[i].count; j++)
             s->slots[n++].entry = &s->files[i].entries[j];
     for (size_t j = 0; j < s->pickle.count; j++) s->slots[n++].entry = &s->pickle.entries[j];
+    for (size_t j = 0; j < s->onnx.count; j++) s->slots[n++].entry = &s->onnx.entries[j];
     qsort(s->slots, s->count, sizeof *s->slots, by_name);
     for (size_t i = 1; i < s->count; i++)
         if (by_name(&s->slots[i - 1], &s->slots[i]) == 0)
@@ -91,6 +94,7 @@ int weight_store_open(struct weight_store **store, const char *path, struct erro
         rc = pickle_open(&s->pickle, path, err);
         s->pickled = rc == 0;
         break;
+    case FILE_ONNX: rc = onnx_open(&s->onnx, path, err); break;
     case FILE_FOLDER:
         rc = error_set(err, ERR_INVALID, "%s is a folder where a file was expected", path);
         break;
@@ -109,6 +113,7 @@ void weight_store_close(struct weight_store *s)
     if (!s) return;
     for (size_t i = 0; i < s->file_count; i++) safetensors_close(&s->files[i]);
     if (s->pickled) pickle_close(&s->pickle);
+    onnx_close(&s->onnx);
     for (size_t i = 0; i < s->owned_count; i++) free(s->owned[i]);
     free(s->owned);
     free(s->files);
@@ -356,6 +361,8 @@ static bool mapped(const struct weight_store *s, const uint8_t *data, size_t byt
     for (size_t i = 0; i < s->file_count; i++)
         if (data >= s->files[i].map && data + bytes <= s->files[i].map + s->files[i].map_bytes)
             return true;
+    if (s->onnx.map && data >= s->onnx.map && data + bytes <= s->onnx.map + s->onnx.map_bytes)
+        return true;
     return s->pickled && s->pickle.map && data >= s->pickle.map &&
            data + bytes <= s->pickle.map + s->pickle.map_bytes;
 }

@@ -19,8 +19,8 @@
 
 struct weight_store;
 
-/* A .safetensors file, its .index.json (shards beside it), or a pickle checkpoint (.ckpt .pth .pt
- * .bin, read as data only). Decided by content. */
+/* A .safetensors file, its .index.json (shards beside it), a pickle checkpoint (.ckpt .pth .pt
+ * .bin, read as data only), or the convolutions of an ONNX file. Decided by content. */
 int weight_store_open(struct weight_store **store, const char *path, struct error *err);
 void weight_store_close(struct weight_store *store);
 

@@ -221,11 +221,11 @@ struct add_args {
     double alpha, beta;
     enum dtype dtype;
 };
-/* y (+)= a * b, same size; y may be a or b. */
+/* y (+)= a * b; b repeats every b_count elements (0: same size). y may be a, or b of the same size. */
 struct mul_args {
     void *y;
     const void *a, *b;
-    int64_t count;
+    int64_t count, b_count;
     enum dtype dtype;
     bool accumulate;
 };
@@ -264,6 +264,25 @@ struct upsample_args {
     int64_t n, h, w, c, oh, ow;
     enum dtype dtype;
     bool accumulate;
+};
+
+/* y [n,oh,ow,c] = the largest x of each window kernel x kernel that begins at (oy,ox) * stride - pad;
+ * what lies outside the picture does not count. Each window meets the picture. */
+struct max_pool_args {
+    void *y;
+    const void *x;
+    int64_t n, h, w, c, oh, ow;
+    int kernel, stride, pad;
+    enum dtype dtype;
+};
+
+/* y [n,oh,ow,c]: x [n,h,w,c] between its pixels, at ((oy + 0.5) h / oh - 0.5, ...) held inside the
+ * picture (torch 'bilinear', align_corners false, no antialiasing). */
+struct bilinear_args {
+    void *y;
+    const void *x;
+    int64_t n, h, w, c, oh, ow;
+    enum dtype dtype;
 };
 
 /* y[l,d] = table[id[l], :]; backward: dtable[id[l],:] += dy[l,:] in F32 (real). */
@@ -348,6 +367,8 @@ struct kernels {
     X(column_sum, column_sum_args)                                                                 \
     X(upsample, upsample_args)                                                                     \
     X(upsample_grad, upsample_args)                                                                \
+    X(max_pool, max_pool_args)                                                                     \
+    X(bilinear, bilinear_args)                                                                     \
     X(embedding, embedding_args)                                                                   \
     X(embedding_grad, embedding_args)                                                              \
     X(mse, mse_args)                                                                               \

@@ -120,6 +120,29 @@ static void mul_undo(struct pass *p, const void *saved, struct tensor dy)
     mul_undo_one(p, s->b, s->a, dy);
 }
 
+struct tensor op_mul_row(struct pass *p, struct tensor x, struct tensor row)
+{
+    struct tensor y = op_shape(x.dtype, x.rank, x.dim);
+    if (!op_check_dtype(p, "mul", x, row)) return y;
+    if (tensor_count(row) != tensor_last(x)) {
+        op_fail_shapes(p, "mul", "%s is not scaled by %s", x, row);
+        return y;
+    }
+    if (x.node || row.node) {
+        pass_fail(p, ERR_UNSUPPORTED, "mul", "scaling by a row has no derivative");
+        return y;
+    }
+    if (!op_fresh(p, "mul", &y)) return y;
+    struct mul_args args = {.y = y.data,
+                            .a = x.data,
+                            .b = row.data,
+                            .count = tensor_count(x),
+                            .b_count = tensor_count(row),
+                            .dtype = x.dtype};
+    op_call(p, &y, mul, &args);
+    return y;
+}
+
 struct tensor op_mul(struct pass *p, struct tensor a, struct tensor b)
 {
     struct tensor y = op_shape(a.dtype, a.rank, a.dim);

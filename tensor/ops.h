@@ -65,6 +65,8 @@ void op_add_into(struct pass *p, struct tensor *y, struct tensor a,
 struct tensor op_mix(struct pass *p, double alpha, struct tensor a, double beta, struct tensor b);
 struct tensor op_scale(struct pass *p, struct tensor x, double factor);
 struct tensor op_mul(struct pass *p, struct tensor a, struct tensor b); /* same shape */
+/* x [..,C] times row [C], for networks that are not trained here: no derivative */
+struct tensor op_mul_row(struct pass *p, struct tensor x, struct tensor row);
 
 struct tensor op_concat(struct pass *p, struct tensor a, struct tensor b); /* last axis */
 struct tensor op_concat_rows(struct pass *p, struct tensor a,
@@ -77,6 +79,18 @@ struct tensor op_slice_batch(struct pass *p, struct tensor x, int64_t from, int6
 struct tensor op_repeat_batch(struct pass *p, struct tensor x, int64_t times); /* axis 0, tiled */
 
 struct tensor op_upsample(struct pass *p, struct tensor x, int64_t oh, int64_t ow); /* nearest */
+/* The largest of each window (kernel, stride, padding that does not count); `ceil`: a last window
+ * may hang over the edge. Not trained here: no derivative. */
+struct tensor op_max_pool(struct pass *p, struct tensor x, int kernel, int stride, int pad,
+                          bool ceil);
+/* Between the pixels, as torch's bilinear without aligned corners. Not trained here. */
+struct tensor op_bilinear(struct pass *p, struct tensor x, int64_t oh, int64_t ow);
+/* 1 mirrored pixel on each side: [N,H,W,C] -> [N,H+2,W+2,C], H and W at least 2 */
+struct tensor op_mirror(struct pass *p, struct tensor x);
+/* [N,H,W,C] -> [N s s, H/s, W/s, C]: every s-th pixel (rounded up, zeros beyond the edge), and
+ * back. A convolution between the two is one with dilation s. Not trained here. */
+struct tensor op_apart(struct pass *p, struct tensor x, int64_t s);
+struct tensor op_together(struct pass *p, struct tensor x, int64_t s, int64_t h, int64_t w);
 struct tensor op_to_channels_last(struct pass *p, struct tensor x);  /* [N,C,H,W] -> [N,H,W,C] */
 struct tensor op_to_channels_first(struct pass *p, struct tensor x); /* and back */
 void op_to_channels_first_into(struct pass *p, struct tensor *y, struct tensor x);

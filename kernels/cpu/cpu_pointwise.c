@@ -76,10 +76,38 @@ ALWAYS_INLINE void mul_body(const struct mul_args *a, int64_t i, int lanes, cons
 }
 SPAN_TASK(mul, mul_args, mul_body)
 
+/* b repeats: rows of b_count */
+ALWAYS_INLINE void mul_row(const struct mul_args *a, int64_t row, const enum dtype t)
+{
+    int64_t base = row * a->b_count;
+    int64_t count = a->count - base < a->b_count ? a->count - base : a->b_count;
+    for (int64_t i = 0; i < count; i += VL) {
+        int lanes = count - i < VL ? (int)(count - i) : VL;
+        vf y = some(a->a, base + i, t, lanes) * some(a->b, i, t, lanes);
+        if (a->accumulate) y += some(a->y, base + i, t, lanes);
+        put(a->y, base + i, t, y, lanes);
+    }
+}
+
+static void mul_row_task(void *context, int64_t task, int worker)
+{
+    const struct mul_args *a = context;
+    int64_t rows = (a->count + a->b_count - 1) / a->b_count;
+    int64_t block = a->b_count < SPAN ? SPAN / a->b_count : 1;
+    for (int64_t r = task * block; r < (task + 1) * block && r < rows; r++)
+        CPU_BY_DTYPE(a->dtype, mul_row, a, r);
+}
+
 int cpu_mul(struct device *d, const struct mul_args *a, struct error *err)
 {
     CPU_CHECK_DTYPE(a->dtype, "mul");
-    mul_all(d, a);
+    if (!a->b_count || a->b_count >= a->count) {
+        mul_all(d, a);
+        return 0;
+    }
+    int64_t rows = (a->count + a->b_count - 1) / a->b_count;
+    int64_t block = a->b_count < SPAN ? SPAN / a->b_count : 1;
+    pool_run(cpu_state(d)->pool, (rows + block - 1) / block, mul_row_task, (void *)a);
     return 0;
 }
 

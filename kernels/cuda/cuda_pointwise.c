@@ -20,6 +20,8 @@ POINTWISE(add, a->count)
 POINTWISE(mul, a->count)
 POINTWISE(transpose, a->n * a->a * a->b)
 POINTWISE(upsample, a->n * a->oh * a->ow * a->c)
+POINTWISE(max_pool, a->n * a->oh * a->ow * a->c)
+POINTWISE(bilinear, a->n * a->oh * a->ow * a->c)
 
 #define POINTWISE_GRAD(name, items)                                                                \
     int cuda_##name##_grad(struct device *d, const struct name##_args *a, struct error *err)       \

@@ -192,11 +192,18 @@ template <class T> KERNEL(block_threads, 4) mul_kernel(const mul_args p)
 {
     span<T> s(p.count);
     if (s.live <= 0) return;
-    const T *a = (const T *)p.a + s.at, *b = (const T *)p.b + s.at;
+    const T *a = (const T *)p.a + s.at, *b = (const T *)p.b;
     T *y = (T *)p.y + s.at;
     chunk<T> va, vb, old;
     va.load(a, s.live, s.full && is_aligned(a));
-    vb.load(b, s.live, s.full && is_aligned(b));
+    const int64_t b_count = p.b_count ? p.b_count : p.count;
+    if (b_count == p.count || b_count % chunk<T>::width == 0) {
+        b += s.at % b_count;
+        vb.load(b, s.live, s.full && is_aligned(b));
+    } else {
+        for (int i = 0; i < chunk<T>::width; i++)
+            vb.v[i] = i < s.live ? to_float(global_load<T>(b + (s.at + i) % b_count)) : 0.0f;
+    }
     if (p.accumulate) old.load(y, s.live, s.full && is_aligned(y));
     for (int i = 0; i < chunk<T>::width; i++)
         va.v[i] = p.accumulate ? old.v[i] + va.v[i] * vb.v[i] : va.v[i] * vb.v[i];
@@ -408,6 +415,81 @@ extern "C" int pointwise_upsample_grad(const struct upsample_args *a, void *stre
 {
     return BY_DTYPE(a->dtype, upsample_grad_kernel, "upsample_grad",
                     blocks_for(a->n * a->h * a->w * chunks_of(a->c, a->dtype)), stream, *a);
+}
+
+/* ---- the largest of a window, and the value between pixels ---- */
+
+template <class T> KERNEL(block_threads, 4) max_pool_kernel(const max_pool_args p)
+{
+    const int width = chunk<T>::width;
+    const int64_t per_pixel = (p.c + width - 1) / width, index = item();
+    const int64_t pixel = index / per_pixel, c = (index - pixel * per_pixel) * width;
+    if (pixel >= p.n * p.oh * p.ow) return;
+    const int64_t ox = pixel % p.ow, oy = pixel / p.ow % p.oh, n = pixel / p.ow / p.oh;
+    const int live = p.c - c < width ? (int)(p.c - c) : width;
+    const bool whole = p.c % width == 0;
+    bool any = false;
+    chunk<T> most, v;
+    for (int i = 0; i < width; i++) most.v[i] = 0.0f;
+    for (int k = 0; k < p.kernel * p.kernel; k++) {
+        const int64_t row = oy * p.stride - p.pad + k / p.kernel;
+        const int64_t column = ox * p.stride - p.pad + k % p.kernel;
+        if (row < 0 || row >= p.h || column < 0 || column >= p.w) continue;
+        v.load((const T *)p.x + ((n * p.h + row) * p.w + column) * p.c + c, live,
+               whole && is_aligned(p.x));
+        for (int i = 0; i < width; i++)
+            if (!any || v.v[i] > most.v[i]) most.v[i] = v.v[i];
+        any = true;
+    }
+    most.store((T *)p.y + pixel * p.c + c, live, whole && is_aligned(p.y));
+}
+
+extern "C" int pointwise_max_pool(const struct max_pool_args *a, void *stream)
+{
+    return BY_DTYPE(a->dtype, max_pool_kernel, "max_pool",
+                    blocks_for(a->n * a->oh * a->ow * chunks_of(a->c, a->dtype)), stream, *a);
+}
+
+/* the pixel before output i of `to`, and how far behind it lies */
+DEVICE int64_t pixel_before(int64_t i, int64_t from, int64_t to, float *part)
+{
+    float at = ((float)i + 0.5f) * (float)from / (float)to - 0.5f;
+    if (at < 0.0f) at = 0.0f;
+    int64_t pixel = (int64_t)at;
+    if (pixel > from - 1) pixel = from - 1;
+    *part = at - (float)pixel;
+    return pixel;
+}
+
+template <class T> KERNEL(block_threads, 4) bilinear_kernel(const bilinear_args p)
+{
+    const int width = chunk<T>::width;
+    const int64_t per_pixel = (p.c + width - 1) / width, index = item();
+    const int64_t pixel = index / per_pixel, c = (index - pixel * per_pixel) * width;
+    if (pixel >= p.n * p.oh * p.ow) return;
+    const int64_t ox = pixel % p.ow, oy = pixel / p.ow % p.oh, n = pixel / p.ow / p.oh;
+    const int live = p.c - c < width ? (int)(p.c - c) : width;
+    const bool whole = p.c % width == 0;
+    float down, right;
+    const int64_t y0 = pixel_before(oy, p.h, p.oh, &down);
+    const int64_t x0 = pixel_before(ox, p.w, p.ow, &right);
+    const int64_t y1 = y0 + 1 < p.h ? y0 + 1 : y0, x1 = x0 + 1 < p.w ? x0 + 1 : x0;
+    chunk<T> sum, v;
+    for (int i = 0; i < width; i++) sum.v[i] = 0.0f;
+    for (int k = 0; k < 4; k++) {
+        const int64_t row = k / 2 ? y1 : y0, column = k % 2 ? x1 : x0;
+        const float share = (k / 2 ? down : 1.0f - down) * (k % 2 ? right : 1.0f - right);
+        v.load((const T *)p.x + ((n * p.h + row) * p.w + column) * p.c + c, live,
+               whole && is_aligned(p.x));
+        for (int i = 0; i < width; i++) sum.v[i] += share * v.v[i];
+    }
+    sum.store((T *)p.y + pixel * p.c + c, live, whole && is_aligned(p.y));
+}
+
+extern "C" int pointwise_bilinear(const struct bilinear_args *a, void *stream)
+{
+    return BY_DTYPE(a->dtype, bilinear_kernel, "bilinear",
+                    blocks_for(a->n * a->oh * a->ow * chunks_of(a->c, a->dtype)), stream, *a);
 }
 
 /* ---- embeddings ---- */

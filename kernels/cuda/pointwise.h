@@ -26,6 +26,8 @@ int pointwise_transpose(const struct transpose_args *a, void *stream);
 int pointwise_column_sum(const struct column_sum_args *a, void *stream);
 int pointwise_upsample(const struct upsample_args *a, void *stream);
 int pointwise_upsample_grad(const struct upsample_args *a, void *stream);
+int pointwise_max_pool(const struct max_pool_args *a, void *stream);
+int pointwise_bilinear(const struct bilinear_args *a, void *stream);
 
 /* id on the device */
 struct pointwise_embedding {

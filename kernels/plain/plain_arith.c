@@ -17,10 +17,12 @@ int plain_mul(struct device *d, const struct mul_args *a, struct error *err)
 {
     struct plain_scratch s = {0};
     const real *x = plain_read(&s, a->a, a->dtype, a->count);
-    const real *b = plain_read(&s, a->b, a->dtype, a->count);
+    int64_t b_count = a->b_count ? a->b_count : a->count;
+    const real *b = plain_read(&s, a->b, a->dtype, b_count);
     real *y = plain_write(&s, a->y, a->dtype, a->count, a->accumulate);
     for (int64_t i = 0; !s.failed && i < a->count; i++) {
-        y[i] = a->accumulate ? y[i] + x[i] * b[i] : x[i] * b[i];
+        real product = x[i] * b[i % b_count];
+        y[i] = a->accumulate ? y[i] + product : product;
     }
     return plain_end(&s, "mul", err);
 }

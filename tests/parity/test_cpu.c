@@ -649,9 +649,14 @@ static void pairs(void **unused)
         parity_operand(&c, OPERAND_ACTIVATION, false, sizes[i][1], 1);
         parity_operand(&c, OPERAND_ACTIVATION, true, sizes[i][0], 1);
         check(&c);
-        c = (struct parity_case){.run = run_mul, .args = &v, .name = "mul"};
-        for (int o = 0; o < 3; o++) parity_operand(&c, OPERAND_ACTIVATION, o == 2, sizes[i][0], 1);
-        check(&c);
+        for (int repeats = 0; repeats < 2; repeats++) {
+            c = (struct parity_case){.run = run_mul, .args = &v, .name = "mul"};
+            v.mul.b_count = repeats ? sizes[i][1] : 0;
+            for (int o = 0; o < 3; o++)
+                parity_operand(&c, OPERAND_ACTIVATION, o == 2,
+                               o == 1 && repeats ? sizes[i][1] : sizes[i][0], 1);
+            check(&c);
+        }
     }
 }
 
@@ -770,6 +775,55 @@ static void upsample(void **unused)
                 .run = grad ? run_upsample_grad : run_upsample, .args = &a, .name = "upsample"};
             parity_operand(&c, OPERAND_ACTIVATION, grad, s[0] * s[1] * s[2] * s[3], 1);
             parity_operand(&c, OPERAND_ACTIVATION, !grad, s[0] * s[4] * s[5] * s[3], 1);
+            check(&c);
+        }
+    }
+}
+
+RUN(run_max_pool, max_pool_args)
+a.dtype = run->dtype;
+a.x = run->data[0];
+a.y = run->data[1];
+RUN_END(max_pool)
+
+RUN(run_bilinear, bilinear_args)
+a.dtype = run->dtype;
+a.x = run->data[0];
+a.y = run->data[1];
+RUN_END(bilinear)
+
+static void windows(void **unused)
+{
+    /* n h w c oh ow kernel stride pad */
+    static const int64_t sizes[][9] = {{2, 6, 8, 20, 3, 4, 2, 2, 0},
+                                       {1, 5, 7, 7, 3, 4, 2, 2, 0}, /* windows over the edge */
+                                       {1, 9, 10, 16, 5, 5, 3, 2, 1},
+                                       {1, 1, 3, 3, 1, 2, 2, 2, 0}};
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        const int64_t *s = sizes[i];
+        struct max_pool_args pool = {.n = s[0],
+                                     .h = s[1],
+                                     .w = s[2],
+                                     .c = s[3],
+                                     .oh = s[4],
+                                     .ow = s[5],
+                                     .kernel = (int)s[6],
+                                     .stride = (int)s[7],
+                                     .pad = (int)s[8]};
+        struct parity_case c = {.run = run_max_pool, .args = &pool, .name = "max_pool"};
+        parity_operand(&c, OPERAND_ACTIVATION, false, s[0] * s[1] * s[2] * s[3], 1);
+        parity_operand(&c, OPERAND_ACTIVATION, true, s[0] * s[4] * s[5] * s[3], 1);
+        check(&c);
+        for (int larger = 0; larger < 2; larger++) {
+            struct bilinear_args b = {.n = s[0],
+                                      .h = s[1],
+                                      .w = s[2],
+                                      .c = s[3],
+                                      .oh = larger ? 2 * s[1] + 1 : s[4],
+                                      .ow = larger ? 2 * s[2] : s[5]};
+            c = (struct parity_case){.run = run_bilinear, .args = &b, .name = "bilinear"};
+            parity_operand(&c, OPERAND_ACTIVATION, false, s[0] * s[1] * s[2] * s[3], 1);
+            parity_operand(&c, OPERAND_ACTIVATION, true, s[0] * b.oh * b.ow * s[3], 1);
             check(&c);
         }
     }
@@ -1098,6 +1152,7 @@ int main(void)
         cmocka_unit_test(transpose),
         cmocka_unit_test(column_sum),
         cmocka_unit_test(upsample),
+        cmocka_unit_test(windows),
         cmocka_unit_test(embedding),
         cmocka_unit_test(mse),
         cmocka_unit_test(adamw),

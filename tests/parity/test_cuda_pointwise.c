@@ -105,6 +105,22 @@ static void sums(void **state)
                       .accumulate = !accumulate});
             cuda_parity_compare(&p, y, "y");
         }
+        static const int64_t repeats[] = {21, 48};
+        for (int j = 0; j < 2; j++) {
+            int64_t count = 16 * repeats[j];
+            cuda_parity_case(&p, "mul, b %d, %s", (int)repeats[j], dtype_name(dtypes[i]));
+            struct operand *rows = cuda_parity_random(&p, dtypes[i], count, 1);
+            struct operand *row = cuda_parity_random(&p, dtypes[i], repeats[j], 1);
+            struct operand *product = cuda_parity_result(&p, dtypes[i], count);
+            CUDA_RUN(&p, mul, mul_args,
+                     {.y = AT(product),
+                      .a = AT(rows),
+                      .b = AT(row),
+                      .count = count,
+                      .b_count = repeats[j],
+                      .dtype = cuda_parity_dtype(rows, side)});
+            cuda_parity_compare(&p, product, "y");
+        }
     }
 }
 
@@ -206,6 +222,47 @@ static void upsamples(void **state)
                       .dtype = cuda_parity_dtype(x, side),
                       .accumulate = j == 1});
             cuda_parity_compare(&p, dx, "dx");
+        }
+    }
+}
+
+static void windows(void **state)
+{
+    /* h w c oh ow kernel stride pad */
+    static const int64_t sizes[][8] = {
+        {6, 8, 16, 3, 4, 2, 2, 0}, {5, 7, 5, 3, 4, 2, 2, 0}, {9, 10, 24, 5, 5, 3, 2, 1}};
+    for (int i = 0; i < 3; i++) {
+        for (size_t j = 0; j < COUNT_OF(sizes); j++) {
+            const int64_t *s = sizes[j];
+            cuda_parity_case(&p, "window case %zu %s", j, dtype_name(dtypes[i]));
+            struct operand *x = cuda_parity_random(&p, dtypes[i], 2 * s[0] * s[1] * s[2], 1);
+            struct operand *y = cuda_parity_result(&p, dtypes[i], 2 * s[3] * s[4] * s[2]);
+            struct operand *z = cuda_parity_result(&p, dtypes[i], 2 * 11 * 20 * s[2]);
+            CUDA_RUN(&p, max_pool, max_pool_args,
+                     {.y = AT(y),
+                      .x = AT(x),
+                      .n = 2,
+                      .h = s[0],
+                      .w = s[1],
+                      .c = s[2],
+                      .oh = s[3],
+                      .ow = s[4],
+                      .kernel = (int)s[5],
+                      .stride = (int)s[6],
+                      .pad = (int)s[7],
+                      .dtype = cuda_parity_dtype(x, side)});
+            cuda_parity_compare(&p, y, "largest");
+            CUDA_RUN(&p, bilinear, bilinear_args,
+                     {.y = AT(z),
+                      .x = AT(x),
+                      .n = 2,
+                      .h = s[0],
+                      .w = s[1],
+                      .c = s[2],
+                      .oh = 11,
+                      .ow = 20,
+                      .dtype = cuda_parity_dtype(x, side)});
+            cuda_parity_compare(&p, z, "between");
         }
     }
 }
@@ -324,7 +381,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(activations), cmocka_unit_test(geglu),       cmocka_unit_test(sums),
         cmocka_unit_test(copies),      cmocka_unit_test(column_sums), cmocka_unit_test(upsamples),
-        cmocka_unit_test(embeddings),  cmocka_unit_test(losses),      cmocka_unit_test(optimiser),
+        cmocka_unit_test(windows),     cmocka_unit_test(embeddings),  cmocka_unit_test(losses),
+        cmocka_unit_test(optimiser),
     };
     return cuda_parity_main("cuda_pointwise", tests, COUNT_OF(tests), &p);
 }
