@@ -30,7 +30,9 @@ static int jobs_at(const struct worker *w, const struct engine_process *e, const
 
 static int room_at(const struct worker *w, const struct engine_process *e)
 {
-    int most = (int)w->config.max_threads + (w->config.queue_size > 0 ? 1 : 0);
+    int ahead = worker_ahead(w, worker_engine_index(w, e)), queue = (int)w->config.queue_size;
+    /* one behind the running ones; the others of the queue stay here, where they can be chosen from */
+    int most = (int)w->config.max_threads + (queue > 0) + (ahead > queue ? ahead - queue : 0);
     return engine_process_state(e) == ENGINE_READY ? most - jobs_at(w, e, NULL) : 0;
 }
 
@@ -45,6 +47,19 @@ static double estimate_s(const struct worker *w, const struct engine_process *e,
 {
     double speed = w->speed[worker_engine_index(w, e)];
     return !job->form && speed > 0 ? work_of(job) / speed : 0;
+}
+
+/* seconds until it would get to one more job */
+static double queue_s(const struct worker *w, const struct engine_process *e)
+{
+    double sum = 0;
+    for (const struct job *j = w->jobs; j; j = j->next) {
+        if (j->engine != e) continue;
+        double s = estimate_s(w, e, j);
+        if (j->phase != ENGINE_PHASE_QUEUED) s -= (double)(now_ms() - j->given_ms) / 1000;
+        sum += s > 0 ? s : 0;
+    }
+    return sum;
 }
 
 static bool form_fits(const struct engine_process *e, const struct job *job)
@@ -79,8 +94,9 @@ static void to_engine(struct job *job);
 static void on_started(void *data, int rc, const struct error *err)
 {
     struct job *job = data;
+    if (job_in_state(job, JOB_POPPED)) fault_point(FAULT_JOB_READY); /* the same page had both */
     for (int i = 0; i < job->count; i++)
-        if (!rc && job->images[i].state == JOB_READY && !job->images[i].ended)
+        if (!rc && job->images[i].state <= JOB_READY && !job->images[i].ended)
             job->images[i].state = JOB_GENERATING;
     job_page_back(job);
     fault_point(FAULT_JOB_STARTED);
@@ -93,6 +109,7 @@ static void on_started(void *data, int rc, const struct error *err)
     to_engine(job);
 }
 
+/* POPPED or READY: what is given at once is both in one page */
 static void give(struct job *job, struct engine_process *e)
 {
     struct page *p = page_new();
@@ -103,13 +120,33 @@ static void give(struct job *job, struct engine_process *e)
     job->step = job->step_count = 0;
     for (int i = 0; i < job->count; i++) {
         struct job_image *image = &job->images[i];
-        if (image->ended || image->state != JOB_READY) continue;
+        if (image->ended || image->state > JOB_READY) continue;
         image->busy = true;
+        if (image->state == JOB_POPPED) page_event(p, image->id, JOB_EVENT_PREPARED, NULL);
         page_event(p, image->id, JOB_EVENT_STARTED, NULL);
         page_intent(p, image->id, EFFECT_ENGINE);
     }
     job->pages++;
     page_give(p, job->w->clerk, on_started, job);
+}
+
+static bool in_time(const struct worker *w, const struct engine_process *e, const struct job *job)
+{
+    double left_s = (double)(job_deadline_ms(job) - now_ms()) / 1000;
+    return left_s > 0 && (queue_s(w, e) + estimate_s(w, e, job)) * ADMISSION_SPARE <= left_s;
+}
+
+bool dispatch_at_once(struct job *job)
+{
+    struct worker *w = job->w;
+    for (int i = 0; i < w->engine_count; i++) {
+        struct engine_process *e = w->engines[i];
+        if (room_at(w, e) <= 0 || choose(w, e) || !in_time(w, e, job)) continue;
+        if (job->form && !form_fits(e, job)) continue;
+        give(job, e);
+        return true;
+    }
+    return false;
 }
 
 void dispatch(struct worker *w)
@@ -118,11 +155,10 @@ void dispatch(struct worker *w)
         struct engine_process *e = w->engines[i];
         struct job *job;
         while (room_at(w, e) > 0 && (job = choose(w, e))) {
-            double left_s = (double)(job_deadline_ms(job) - now_ms()) / 1000;
-            double need_s = estimate_s(w, e, job) * ADMISSION_SPARE;
-            if (left_s <= 0 || need_s > left_s) {
-                job_fault(job,
-                          left_s <= 0 ? "its time is over" : "it cannot be done in the time left");
+            if (!in_time(w, e, job)) {
+                job_fault(job, job_deadline_ms(job) <= now_ms()
+                                   ? "its time is over"
+                                   : "it cannot be done in the time left");
                 continue;
             }
             give(job, e);
@@ -259,6 +295,8 @@ static void learn_speed(struct worker *w, const struct engine_process *e, const 
     double now = seconds > 0 ? work_of(job) / seconds : 0;
     if (now > 0) *speed = *speed > 0 ? 0.7 * *speed + 0.3 * now : now;
     w->busy_ms += (int64_t)(seconds * 1000);
+    double *pace = &w->pace_ms[worker_engine_index(w, e)];
+    *pace = *pace > 0 ? 0.8 * *pace + 0.2 * seconds * 1000 : seconds * 1000;
 }
 
 /* "lora:download_failed:name", in the Horde's words; the pipeline may add a tab and a sentence */
@@ -362,7 +400,9 @@ static void take_result(struct job *job, struct engine_process *e, struct engine
             str_copy(model->sha256, sizeof model->sha256, r->model_sha256);
     }
     job->engine = NULL;
+    struct worker *w = job->w;
     job_checked(job, seconds, r->joules);
+    dispatch(w); /* what waits behind it */
 }
 
 static void take_form_result(struct job *job, struct engine_msg *m)
@@ -404,7 +444,9 @@ static void take_form_result(struct job *job, struct engine_msg *m)
     /* the answer is small: it stands in the ledger's notes, so that a restart can send it */
     if (length < sizeof image->notes) str_copy(image->notes, sizeof image->notes, job->result);
     job->engine = NULL;
+    struct worker *w = job->w;
     job_checked(job, r->seconds, r->joules);
+    dispatch(w);
 }
 
 static void take_error(struct job *job, struct engine_process *e, const struct engine_failure *f)

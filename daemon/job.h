@@ -61,18 +61,20 @@ struct job {
     struct job_image images[HORDE_BATCH_MAX];
     int count;
     int64_t popped_ms, popped_wall_ms; /* now_ms, now_wall_ms */
+    int64_t asked_ms;                  /* when the pop left; 0 when it was not this run's */
     int ttl_s;
     bool recovered;
 
     struct blob source, mask; /* fetched or decoded */
     struct http_call *fetch;
     int fetch_tries;
+    bool fetched; /* it waited for somebody else's server */
     struct alarm fetch_alarm;
     char notes[JOB_NOTES_BYTES]; /* of the whole job, before it has images */
 
     struct engine_process *engine; /* while GENERATING */
     uint64_t launch_id;
-    int64_t given_ms, ready_ms;
+    int64_t given_ms;
     int runs;
     enum engine_phase phase;
     int step, step_count;
@@ -101,6 +103,8 @@ bool job_is_open_for_engine(const struct job *job);             /* before CHECKE
 
 void job_prepare(struct job *job); /* POPPED: sources, LoRAs, refusals; then READY */
 void dispatch(struct worker *w);   /* READY jobs to engines that have room */
+/* A prepared job straight to an engine when one has room and no other waits: a commit less. */
+bool dispatch_at_once(struct job *job);
 /* What an engine said about a job, or that it is gone. */
 void dispatch_message(struct worker *w, struct engine_process *e, struct engine_msg *m);
 void dispatch_gone(struct worker *w, struct engine_process *e, uint64_t launch_id, const char *why);

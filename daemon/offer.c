@@ -1,4 +1,5 @@
 /* offer.c - what this worker can do and which models it may name. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,8 @@
 #include "base/str.h"
 #include "daemon/worker.h"
 #include "store/store.h"
+
+#define AHEAD_MS 400 /* of computing that should wait at an engine */
 
 /* ---- models ---- */
 
@@ -180,10 +183,23 @@ int worker_engine_index(const struct worker *w, const struct engine_process *e)
     return i;
 }
 
+int worker_ahead(const struct worker *w, int engine)
+{
+    int ahead = (int)w->config.queue_size;
+    double pace_ms = w->pace_ms[engine];
+    if (!ahead || pace_ms <= 0) return ahead;
+    /* leads scatter, and the disk takes its time now and then: a gap is never made up */
+    double cover_ms = 2 * w->lead_ms > AHEAD_MS ? 2 * w->lead_ms : AHEAD_MS;
+    double needed = ceil(cover_ms / pace_ms);
+    int more = needed > WORKER_AHEAD_MAX ? WORKER_AHEAD_MAX : (int)needed;
+    return more > ahead ? more : ahead;
+}
+
 int worker_capacity(const struct worker *w)
 {
-    int engines = 0;
+    int capacity = 0;
     for (int i = 0; i < w->engine_count; i++)
-        engines += engine_process_state(w->engines[i]) != ENGINE_BROKEN;
-    return engines * (int)(w->config.max_threads + w->config.queue_size);
+        if (engine_process_state(w->engines[i]) != ENGINE_BROKEN)
+            capacity += (int)w->config.max_threads + worker_ahead(w, i);
+    return capacity;
 }

@@ -13,7 +13,8 @@
 #include "daemon/job.h"
 #include "proto/horde_error.h"
 
-#define LEAST_GAP_MS 20
+#define LEAST_GAP_MS 1000   /* never over one pop a second (N7) ... */
+#define LEAST_GAP_HERE_MS 5 /* ... but on this machine there is nobody to be polite to */
 #define IDLE_FIRST_MS 1000
 #define IDLE_MOST_MS 5000
 #define STOPPED_MS 300000
@@ -105,8 +106,8 @@ static int64_t next_ms(const struct popper *p)
     if (p->stopped) return p->stopped_until_ms;
     if (pop_blocked(p, &r, text, sizeof text)) return -1;
     if (open_before_checked(w) >= worker_capacity(w)) return -1;
-    return p->last_ms < 0 ? 0
-                          : p->last_ms + (p->idle_ms > LEAST_GAP_MS ? p->idle_ms : LEAST_GAP_MS);
+    int64_t gap_ms = w->config.horde_loopback ? LEAST_GAP_HERE_MS : LEAST_GAP_MS;
+    return p->last_ms < 0 ? 0 : p->last_ms + (p->idle_ms > gap_ms ? p->idle_ms : gap_ms);
 }
 
 /* ---- the request ---- */
@@ -289,6 +290,7 @@ static void take_job(struct popper *p, struct job *job, const struct http_reply 
     struct arrival *a = alloc_zero(1, sizeof *a);
     a->p = p;
     a->job = job;
+    job->asked_ms = p->last_ms;
     a->length = reply->length;
     a->reply = alloc_zero(1, reply->length + 1);
     memcpy(a->reply, reply->body, reply->length);

@@ -5,6 +5,7 @@
 
 #include "base/alloc.h"
 #include "base/log.h"
+#include "base/now.h"
 #include "base/str.h"
 #include "daemon/fault_point.h"
 #include "daemon/job.h"
@@ -20,14 +21,22 @@ static void on_ready(void *data, int rc, const struct error *err)
     }
     job_page_back(job);
     if (rc) job_fault(job, "the ledger did not take it");
-    job->ready_ms = job->popped_ms;
     fault_point(FAULT_JOB_READY);
     dispatch(job->w);
     job_settle(job);
 }
 
+/* how long it takes to get one, when nobody else's server is waited for */
+static void learn_lead(struct job *job)
+{
+    double lead_ms = (double)(now_ms() - job->asked_ms), *lead = &job->w->lead_ms;
+    if (job->asked_ms && !job->fetched) *lead = *lead > 0 ? 0.8 * *lead + 0.2 * lead_ms : lead_ms;
+}
+
 static void now_ready(struct job *job)
 {
+    learn_lead(job);
+    if (dispatch_at_once(job)) return;
     struct page *p = page_new();
     for (int i = 0; i < job->count; i++) {
         if (job->images[i].ended || job->images[i].state != JOB_POPPED) continue;
@@ -93,6 +102,7 @@ static void fetch_next(struct job *job)
                                      .total_ms = (int)job->w->config.download_timeout_s * 1000,
                                      .done = on_fetched,
                                      .data = job};
+            job->fetched = true;
             job->fetch = http_send(job->w->http, &r);
             return;
         }

@@ -152,6 +152,7 @@ static void on_look(void *data)
                 log_info("gate.shut", "gate=%s", gate_name((enum gate_kind)k));
     alarm_set(w->alarms, &w->dispatching, LOOK_MS, on_look, w);
     dispatch_overdue(w);
+    dispatch(w);
     worker_look(w);
 }
 

@@ -27,6 +27,7 @@
 #define WORKER_MODELS_MAX HORDE_MODELS_MAX
 #define WORKER_NOTICES_MAX 16
 #define WORKER_SKIPPED_MAX 24
+#define WORKER_AHEAD_MAX 16
 
 struct job;
 struct control;
@@ -116,7 +117,9 @@ struct worker {
     int64_t started_ms, started_wall_ms, last_job_wall_ms;
     int64_t settled_run, faulted_run; /* since the start */
     char boot[40];
-    double speed[WORKER_ENGINES_MAX]; /* pixel-steps a second, smoothed; 0 unknown */
+    double speed[WORKER_ENGINES_MAX];   /* pixel-steps a second, smoothed; 0 unknown */
+    double pace_ms[WORKER_ENGINES_MAX]; /* an engine's time for a job, smoothed; 0 unknown */
+    double lead_ms;                     /* from asking for a job to having it ready, smoothed */
     struct {
         int failures;
         int64_t broken_until_ms;
@@ -151,6 +154,9 @@ struct capability_set worker_able(const struct worker *w);
 bool worker_has_safety(const struct worker *w);
 struct worker_model *worker_find_model(struct worker *w, const char *name);
 int worker_capacity(const struct worker *w); /* images or forms that may be open before CHECKED */
+/* Jobs that wait behind the running ones of that engine: queue_size, and more while jobs are so short
+ * that getting the next takes longer. */
+int worker_ahead(const struct worker *w, int engine);
 struct engine_process *worker_any_engine(const struct worker *w); /* READY, or NULL */
 int worker_engine_index(const struct worker *w, const struct engine_process *e);
 void worker_read_models(struct worker *w);

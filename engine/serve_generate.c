@@ -112,8 +112,14 @@ static int generate(struct generate *g, struct engine_result *result, struct pip
     double before = now_seconds();
     if (!rc) rc = models_get(&g->engine->models, job->request.model, &model, err);
     result->seconds[ENGINE_PHASE_LOAD] = now_seconds() - before;
+    before = now_seconds();
     if (!rc) rc = pipeline_run(model, &job->request, &hooks, made, err);
     if (rc) return rc;
+    /* the pipeline's own sums, and to the first all that it does between them: sources, LoRAs, noise */
+    result->seconds[ENGINE_PHASE_SAMPLE] = made->sample_seconds;
+    result->seconds[ENGINE_PHASE_DECODE] = made->decode_seconds;
+    result->seconds[ENGINE_PHASE_TEXT] =
+        now_seconds() - before - made->sample_seconds - made->decode_seconds;
     before = now_seconds();
     for (int i = 0; i < made->count && !rc; i++)
         for (int j = 0; j < job->post_count && !rc; j++)
@@ -127,9 +133,6 @@ static int generate(struct generate *g, struct engine_result *result, struct pip
     before = now_seconds();
     rc = encode_images(job, made, result, err);
     result->seconds[ENGINE_PHASE_ENCODE] = now_seconds() - before;
-    result->seconds[ENGINE_PHASE_TEXT] = made->text_seconds;
-    result->seconds[ENGINE_PHASE_SAMPLE] = made->sample_seconds;
-    result->seconds[ENGINE_PHASE_DECODE] = made->decode_seconds;
     result->joules = energy_since(&energy);
     result->energy_source = energy_source(&energy);
     result->peak_bytes = (int64_t)made->peak_bytes;
