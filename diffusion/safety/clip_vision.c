@@ -150,7 +150,7 @@ static int square(struct pixels *to, const struct pixels *from, int side, struct
     return rc;
 }
 
-static void cut_patches(float *to, const struct pixels *p, int64_t grid, int64_t patch)
+void clip_cut_patches(float *to, const struct pixels *p, int64_t grid, int64_t patch)
 {
     static const double mean[] = {0.48145466, 0.4578275, 0.40821073};
     static const double deviation[] = {0.26862954, 0.26130258, 0.27577711};
@@ -170,7 +170,7 @@ int clip_vision_patches(const struct clip_vision *m, float *to, const struct pix
     struct pixels rgb = {0}, part = {0};
     int rc = pixels_convert(&rgb, from, 3, err);
     if (!rc) rc = square(&part, &rgb, clip_vision_side(m), err);
-    if (!rc) cut_patches(to, &part, m->config.grid, m->config.patch);
+    if (!rc) clip_cut_patches(to, &part, m->config.grid, m->config.patch);
     wipe(&rgb);
     wipe(&part);
     return rc;

@@ -53,6 +53,8 @@ int clip_vision_side(const struct clip_vision *m);
  * pixels are wiped. */
 int clip_vision_patches(const struct clip_vision *m, float *to, const struct pixels *from,
                         struct error *err);
+/* The same for a picture of 3 channels and grid * patch pixels a side, as it is. */
+void clip_cut_patches(float *to, const struct pixels *p, int64_t grid, int64_t patch);
 /* x [n, grid grid, 3 patch patch] -> [n,projection], not normalised */
 struct tensor clip_vision_forward(struct pass *p, struct clip_vision *m, struct tensor x);
 
