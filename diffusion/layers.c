@@ -84,6 +84,24 @@ void layer_conv_into(struct pass *p, struct layer *m, struct tensor *y, struct t
     apply(p, m, y, x, &shape, f);
 }
 
+struct tensor layer_geglu(struct pass *p, struct layer *m, struct tensor x)
+{
+    if (m->adapters) return op_geglu(p, layer_linear(p, m, x, NULL));
+    return op_linear_geglu(p, x, &m->w, weight_present(&m->b) ? &m->b : NULL);
+}
+
+struct tensor layer_attention(struct pass *p, struct layer *q, struct layer *k, struct layer *v,
+                              struct tensor x, int64_t heads)
+{
+    struct weight *w[3] = {&q->w, &k->w, &v->w};
+    bool bare = !q->adapters && !k->adapters && !v->adapters && !weight_present(&q->b) &&
+                !weight_present(&k->b) && !weight_present(&v->b);
+    if (bare && op_can_join(p, w, 3))
+        return op_attention_joined(p, op_linear_join(p, x, w, 3), heads, false);
+    return op_attention(p, layer_linear(p, q, x, NULL), layer_linear(p, k, x, NULL),
+                        layer_linear(p, v, x, NULL), heads, false);
+}
+
 struct tensor norm_group(struct pass *p, struct norm *m, struct tensor x, int64_t groups,
                          double eps, enum activation act)
 {

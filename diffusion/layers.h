@@ -51,6 +51,10 @@ void layer_linear_into(struct pass *p, struct layer *m, struct tensor *y, struct
                        const struct fuse *f);
 void layer_conv_into(struct pass *p, struct layer *m, struct tensor *y, struct tensor x,
                      struct conv_shape shape, const struct fuse *f);
+/* GEGLU of a linear, and self-attention of three without bias: fused where the back end can. */
+struct tensor layer_geglu(struct pass *p, struct layer *m, struct tensor x);
+struct tensor layer_attention(struct pass *p, struct layer *q, struct layer *k, struct layer *v,
+                              struct tensor x, int64_t heads);
 struct tensor norm_group(struct pass *p, struct norm *m, struct tensor x, int64_t groups,
                          double eps, enum activation act);
 struct tensor norm_layer(struct pass *p, struct norm *m, struct tensor x, double eps);

@@ -90,6 +90,19 @@ struct linear_args {
     struct epilogue_args epilogue;
 };
 
+/* Fused: linear of twice y's width, then GEGLU. y[M,out/2] = z[:, :out/2] * gelu(z[:, out/2:]) with
+ * z = x w^T + bias: struct linear_args with the linear's `out`, y's pitch, and of the epilogue nothing
+ * but the bias.
+ * Fused: `count` linears of one x side by side. y[M, i*out + o] = x[M,K] . w[i][out,K]^T */
+struct linear_join_args {
+    void *y;
+    const void *x;
+    struct kernel_weight *w[3];
+    int count; /* 1 to 3 */
+    int64_t m, k, out, ldx, ldy;
+    enum dtype dtype;
+};
+
 /* dx[M,K] = dy[M,out] . w[out,K]   (+= when accumulate) */
 struct linear_dx_args {
     void *dx;
@@ -112,8 +125,8 @@ struct linear_dw_args {
  * wrap around when `circular` (seamless tiling). upsample 2: the input is read as if it had been
  * enlarged by nearest neighbour to twice its size (h, w are the sizes before that). */
 struct conv2d_args {
-    void *y;       /* [n,oh,ow,out] */
-    const void *x; /* [n,h,w,c] */
+    void *y;                 /* [n,oh,ow,out] */
+    const void *x;           /* [n,h,w,c] */
     struct kernel_weight *w; /* [out,c,kh,kw] */
     int64_t n, h, w_px, c, oh, ow, out;
     int kh, kw, stride, pad_top, pad_left, upsample;
@@ -330,7 +343,8 @@ struct kernels {
     /* memory; offsets a device cannot address from the host are still plain pointers */
     int (*alloc)(struct device *d, void **memory, size_t bytes, struct error *err);
     void (*free)(struct device *d, void *memory);
-    int (*upload)(struct device *d, void *to, const void *from_host, size_t bytes, struct error *err);
+    int (*upload)(struct device *d, void *to, const void *from_host, size_t bytes,
+                  struct error *err);
     int (*download)(struct device *d, void *to_host, const void *from, size_t bytes,
                     struct error *err);
     int (*zero)(struct device *d, void *memory, size_t bytes, struct error *err);
@@ -375,8 +389,13 @@ struct kernels {
     X(mse_grad, mse_args)                                                                          \
     X(adamw, adamw_args)                                                                           \
     X(norm, norm_args)
+/* Fused forms: NULL where a back end has none, and ops compose. */
+#define KERNEL_FUSED_TABLE(X)                                                                      \
+    X(linear_geglu, linear_args)                                                                   \
+    X(linear_join, linear_join_args)
 #define X(name, args) int (*name)(struct device * d, const struct args *a, struct error *err);
     KERNEL_TABLE(X)
+    KERNEL_FUSED_TABLE(X)
 #undef X
 };
 

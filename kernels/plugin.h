@@ -24,7 +24,7 @@ struct plugin_abi {
 #define PLUGIN_ABI                                                                                 \
     {                                                                                              \
         PLUGIN_VERSION, sizeof(struct kernels), sizeof(struct device),                             \
-            0 KERNEL_TABLE(PLUGIN_ARGS_SIZE)                                                       \
+            0 KERNEL_TABLE(PLUGIN_ARGS_SIZE) KERNEL_FUSED_TABLE(PLUGIN_ARGS_SIZE)                  \
     }
 #define PLUGIN_EXPORT __attribute__((visibility("default")))
 

@@ -103,3 +103,36 @@ struct tensor op_attention(struct pass *p, struct tensor q, struct tensor k, str
     if (room) *room = s;
     return y;
 }
+
+struct tensor op_attention_joined(struct pass *p, struct tensor qkv, int64_t heads, bool causal)
+{
+    int64_t width = tensor_last(qkv) / 3, d = heads > 0 ? width / heads : 0;
+    struct tensor y = op_shape_last(qkv, width);
+    if (!op_check_dtype(p, "attention", qkv, qkv)) return y;
+    if (qkv.rank != 3 || d < 1 || d * heads * 3 != tensor_last(qkv) || p->tape) {
+        char text[OP_TEXT_BYTES];
+        pass_fail(p, ERR_INVALID, "attention", "%s is no q, k and v of %lld heads",
+                  tensor_describe(qkv, text), (long long)heads);
+        return y;
+    }
+    if (!op_fresh(p, "attention", &y)) return y;
+    size_t bytes = (size_t)width * dtype_bytes(qkv.dtype);
+    struct attention_args args = {.y = y.data,
+                                  .q = qkv.data,
+                                  .k = (char *)qkv.data + bytes,
+                                  .v = (char *)qkv.data + 2 * bytes,
+                                  .n = qkv.dim[0],
+                                  .heads = heads,
+                                  .lq = qkv.dim[1],
+                                  .lk = qkv.dim[1],
+                                  .d = d,
+                                  .ldq = 3 * width,
+                                  .ldk = 3 * width,
+                                  .ldv = 3 * width,
+                                  .ldy = width,
+                                  .scale = 1 / sqrt((double)d),
+                                  .causal = causal,
+                                  .dtype = qkv.dtype};
+    op_call(p, &y, attention, &args);
+    return y;
+}

@@ -93,3 +93,52 @@ void op_linear_into(struct pass *p, struct tensor *y, struct tensor x, struct we
         linear_finish(p, y, x, w, &fuse);
     }
 }
+
+/* ---- fused forms ---- */
+
+struct tensor op_linear_geglu(struct pass *p, struct tensor x, struct weight *w, struct weight *b)
+{
+    if (!p->kernels->linear_geglu || p->tape || (weight_present(w) && w->k.dim[0] % 2 != 0))
+        return op_geglu(p, op_linear(p, x, w, b, NULL));
+    struct tensor wide = linear_shape(x, w), y = op_shape_last(x, tensor_last(wide) / 2);
+    struct op_fuse fuse = {.bias = b};
+    if (!linear_check(p, x, w) || !op_fresh(p, "linear_geglu", &y)) return y;
+    struct linear_args args = {.y = y.data, .x = x.data, .w = &w->k, .dtype = x.dtype};
+    args.m = tensor_rows(x);
+    args.k = args.ldx = tensor_last(x);
+    args.out = tensor_last(wide);
+    args.ldy = tensor_last(y);
+    if (op_fuse_args(p, "linear_geglu", &args.epilogue, &fuse, wide))
+        op_call(p, &y, linear_geglu, &args);
+    else
+        y.data = NULL;
+    return y;
+}
+
+bool op_can_join(const struct pass *p, struct weight *const *w, int count)
+{
+    if (!p->kernels->linear_join || p->tape || count < 1 || count > 3) return false;
+    for (int i = 0; i < count; i++) {
+        const struct kernel_weight *k = &w[i]->k, *first = &w[0]->k;
+        if (!weight_present(w[i]) || k->changes || k->rank != 2 || k->dim[0] != first->dim[0] ||
+            k->dim[1] != first->dim[1])
+            return false;
+    }
+    return true;
+}
+
+struct tensor op_linear_join(struct pass *p, struct tensor x, struct weight *const *w, int count)
+{
+    struct tensor one = linear_shape(x, w[0]), y = op_shape_last(x, count * tensor_last(one));
+    for (int i = 0; i < count; i++)
+        if (!linear_check(p, x, w[i])) return y;
+    if (!op_fresh(p, "linear_join", &y)) return y;
+    struct linear_join_args args = {.y = y.data, .x = x.data, .count = count, .dtype = x.dtype};
+    for (int i = 0; i < count; i++) args.w[i] = &w[i]->k;
+    args.m = tensor_rows(x);
+    args.k = args.ldx = tensor_last(x);
+    args.out = tensor_last(one);
+    args.ldy = tensor_last(y);
+    op_call(p, &y, linear_join, &args);
+    return y;
+}

@@ -31,6 +31,13 @@ struct tensor op_linear(struct pass *p, struct tensor x, struct weight *w, struc
 void op_linear_into(struct pass *p, struct tensor *y, struct tensor x, struct weight *w,
                     struct weight *b, const struct fuse *f);
 
+/* op_geglu of op_linear in one kernel where the back end has it (and no tape records); else the two. */
+struct tensor op_linear_geglu(struct pass *p, struct tensor x, struct weight *w, struct weight *b);
+/* `count` (up to 3) linears of one x without bias, side by side: [..,count*out]. Only where
+ * op_can_join says so. */
+bool op_can_join(const struct pass *p, struct weight *const *w, int count);
+struct tensor op_linear_join(struct pass *p, struct tensor x, struct weight *const *w, int count);
+
 /* x [N,H,W,C], w [out,C,kh,kw]. */
 struct conv_shape {
     int stride; /* 1 or 2; 0 means 1 */
@@ -54,6 +61,9 @@ struct tensor op_layer_norm(struct pass *p, struct tensor x, struct weight *gamm
 /* q [N,Lq,A*D], k v [N,Lk,A*D] -> [N,Lq,A*D]; scale D^-0.5. Lk of 1..n, any D. */
 struct tensor op_attention(struct pass *p, struct tensor q, struct tensor k, struct tensor v,
                            int64_t heads, bool causal);
+
+/* The same with q, k and v side by side, [N,L,3*A*D]; no tape. */
+struct tensor op_attention_joined(struct pass *p, struct tensor qkv, int64_t heads, bool causal);
 
 struct tensor op_geglu(struct pass *p, struct tensor x); /* [..,2D] -> [..,D] */
 struct tensor op_activation(struct pass *p, struct tensor x, enum activation act);

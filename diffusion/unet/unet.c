@@ -50,13 +50,6 @@ static struct tensor res_block(struct pass *p, const void *context, const struct
     return y;
 }
 
-static struct tensor attend(struct pass *p, struct unet_attention *m, struct tensor q,
-                            struct tensor k, struct tensor v, int64_t heads, struct tensor residual)
-{
-    struct tensor a = op_attention(p, q, k, v, heads, false);
-    return layer_linear(p, &m->out, a, &(struct fuse){.add = residual});
-}
-
 /* in: x [N,L,width], and the cross attention's k, v [N,Lc,width] if the model has one */
 static struct tensor transformer_block(struct pass *p, const void *context, const struct tensor *in,
                                        int count)
@@ -67,15 +60,15 @@ static struct tensor transformer_block(struct pass *p, const void *context, cons
     struct tensor h = in[0];
 
     struct tensor n = norm_layer(p, &m->norm1, h, LAYER_NORM_EPS);
-    h = attend(p, &m->self, layer_linear(p, &m->self.q, n, NULL),
-               layer_linear(p, &m->self.k, n, NULL), layer_linear(p, &m->self.v, n, NULL), m->heads,
-               h);
+    n = layer_attention(p, &m->self.q, &m->self.k, &m->self.v, n, m->heads);
+    h = layer_linear(p, &m->self.out, n, &(struct fuse){.add = h});
 
     n = norm_layer(p, &m->norm2, h, LAYER_NORM_EPS);
-    h = attend(p, &m->cross, layer_linear(p, &m->cross.q, n, NULL), in[1], in[2], m->heads, h);
+    n = op_attention(p, layer_linear(p, &m->cross.q, n, NULL), in[1], in[2], m->heads, false);
+    h = layer_linear(p, &m->cross.out, n, &(struct fuse){.add = h});
 
     n = norm_layer(p, &m->norm3, h, LAYER_NORM_EPS);
-    n = op_geglu(p, layer_linear(p, &m->up, n, NULL));
+    n = layer_geglu(p, &m->up, n);
     layer_linear_into(p, &m->down, &y, n, &(struct fuse){.add = h});
     pass_close_scope(p, mark);
     return y;

@@ -44,6 +44,7 @@ int cuda_upload(struct device *d, void *to, const void *from_host, size_t bytes,
  * phases of an enlarging 3x3 convolution. */
 struct cuda_weight {
     void *data, *phases;
+    struct cuda_joint *joint; /* data lies in it; NULL: data is the weight's own */
     enum dtype dtype;
     bool geglu; /* rows in blocks of 8 values and 8 gates */
 };
@@ -55,6 +56,9 @@ int cuda_weight_get(struct device *d, struct kernel_weight *w, enum dtype dtype,
 /* The same with rows interleaved for the GEGLU epilogue. */
 int cuda_weight_get_geglu(struct device *d, struct kernel_weight *w, enum dtype dtype,
                           struct cuda_weight **packed, struct error *err);
+/* Several of the same shape, one after the other in memory; *packed is the first. They stay so. */
+int cuda_weight_join(struct device *d, struct kernel_weight *const *w, int count, enum dtype dtype,
+                     struct cuda_weight **packed, struct error *err);
 int cuda_weight_phases(struct device *d, struct kernel_weight *w, struct cuda_weight *packed,
                        struct error *err);
 
@@ -66,10 +70,6 @@ bool cuda_gemm_fits(struct device *d, const struct gemm_args *g, bool transposed
 int cuda_gemm_dw(struct device *d, struct gemm_dw_args *g, enum dtype dtype, const char *what,
                  struct error *err);
 void cuda_epilogue(struct gemm_epilogue *to, const struct epilogue_args *from, int64_t out);
-
-/* y [m, out / 2] = value * gelu(gate) of a linear whose out is twice y's: values first, then gates.
- * The weight is packed for this use alone. */
-int cuda_linear_geglu(struct device *d, const struct linear_args *a, struct error *err);
 
 /* Every word of wrap.h on small numbers, as selftest.h says. ERR_DEVICE when one computes wrongly. */
 int cuda_selftest(struct device *d, struct error *err);
@@ -90,6 +90,7 @@ int cuda_dtype_refuse(const char *what, enum dtype dtype, struct error *err);
 
 #define X(name, args) int cuda_##name(struct device *d, const struct args *a, struct error *err);
 KERNEL_TABLE(X)
+KERNEL_FUSED_TABLE(X)
 #undef X
 
 #endif

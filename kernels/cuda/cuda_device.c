@@ -112,7 +112,7 @@ static const struct kernels cuda_kernels = {.name = "cuda",
                                             .pack = cuda_pack,
                                             .unpack = cuda_unpack,
 #define X(name, args) .name = cuda_##name,
-                                            KERNEL_TABLE(X)
+                                            KERNEL_TABLE(X) KERNEL_FUSED_TABLE(X)
 #undef X
 };
 

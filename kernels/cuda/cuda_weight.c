@@ -6,6 +6,24 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/pointwise.h"
 
+/* One allocation that several weights lie in, one after the other. */
+struct cuda_joint {
+    void *memory;
+    int users;
+};
+
+static void release_data(struct device *d, struct cuda_weight *p)
+{
+    if (!p->joint) {
+        d->kernels->free(d, p->data);
+    } else if (--p->joint->users == 0) {
+        d->kernels->free(d, p->joint->memory);
+        free(p->joint);
+    }
+    p->data = NULL;
+    p->joint = NULL;
+}
+
 static int64_t count_of(const struct kernel_weight *w)
 {
     int64_t count = 1;
@@ -131,7 +149,7 @@ void cuda_unpack(struct device *d, struct kernel_weight *w)
         d->kernels->free(d, w->packed);
     } else {
         struct cuda_weight *p = w->packed;
-        d->kernels->free(d, p->data);
+        release_data(d, p);
         if (p->phases) d->kernels->free(d, p->phases);
         free(p);
     }
@@ -152,6 +170,50 @@ int cuda_weight_get_geglu(struct device *d, struct kernel_weight *w, enum dtype 
     int rc = matrix_pack(d, w, dtype, true, err);
     if (!rc) *packed = w->packed;
     return rc;
+}
+
+static bool is_joined(struct kernel_weight *const *w, int count)
+{
+    const struct cuda_weight *first = w[0]->packed;
+    size_t bytes = (size_t)count_of(w[0]) * dtype_bytes(first->dtype);
+    for (int i = 0; i < count; i++) {
+        const struct cuda_weight *p = w[i]->packed;
+        if (!p->joint || p->joint != first->joint || p->data != (char *)first->data + i * bytes)
+            return false;
+    }
+    return true;
+}
+
+int cuda_weight_join(struct device *d, struct kernel_weight *const *w, int count, enum dtype dtype,
+                     struct cuda_weight **packed, struct error *err)
+{
+    struct runtime *r = &cuda_state(d)->runtime;
+    size_t bytes = (size_t)count_of(w[0]) * dtype_bytes(dtype);
+    void *memory;
+    for (int i = 0; i < count; i++) {
+        int rc = matrix_pack(d, w[i], dtype, false, err);
+        if (rc) return rc;
+    }
+    *packed = w[0]->packed;
+    if (count == 1 || is_joined(w, count)) return 0;
+    int rc = d->kernels->alloc(d, &memory, bytes * (size_t)count, err);
+    if (rc) return rc;
+    for (int i = 0; i < count; i++) {
+        const struct cuda_weight *p = w[i]->packed;
+        int code = runtime_copy(r, (char *)memory + i * bytes, p->data, bytes);
+        if (!code) continue;
+        d->kernels->free(d, memory);
+        return runtime_check(code, "joining weights", err);
+    }
+    struct cuda_joint *joint = alloc_zero(1, sizeof *joint);
+    *joint = (struct cuda_joint){memory, count};
+    for (int i = 0; i < count; i++) {
+        struct cuda_weight *p = w[i]->packed;
+        release_data(d, p); /* waits for the copies */
+        p->data = (char *)memory + i * bytes;
+        p->joint = joint;
+    }
+    return 0;
 }
 
 int cuda_weight_phases(struct device *d, struct kernel_weight *w, struct cuda_weight *packed,

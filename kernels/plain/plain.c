@@ -55,7 +55,7 @@ const struct kernels plain_kernels = {.name = "plain",
                                       .pack = plain_pack,
                                       .unpack = plain_unpack,
 #define X(name, args) .name = plain_##name,
-                                      KERNEL_TABLE(X)
+                                      KERNEL_TABLE(X) KERNEL_FUSED_TABLE(X)
 #undef X
 };
 

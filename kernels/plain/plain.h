@@ -65,6 +65,7 @@ int plain_epilogue(real *y, int64_t rows, int64_t out, const struct epilogue_arg
 
 #define X(name, args) int plain_##name(struct device *d, const struct args *a, struct error *err);
 KERNEL_TABLE(X)
+KERNEL_FUSED_TABLE(X)
 #undef X
 
 #endif

@@ -63,6 +63,50 @@ int plain_linear(struct device *d, const struct linear_args *a, struct error *er
     return rc ? rc : end;
 }
 
+int plain_linear_geglu(struct device *d, const struct linear_args *a, struct error *err)
+{
+    struct plain_scratch s = {0};
+    int64_t half = a->out / 2;
+    real *z = plain_room(&s, a->m * a->out);
+    int rc = 0;
+    if (!s.failed) {
+        const real *x = plain_read_rows(&s, a->x, a->dtype, a->m, a->k, a->ldx);
+        const real *w = plain_read(&s, a->w->data, a->w->dtype, a->out * a->k);
+        real *wt = plain_room(&s, a->out * a->k);
+        if (!s.failed) {
+            transpose(wt, w, a->out, a->k);
+            plain_matmul(z, x, wt, a->m, a->out, a->k);
+            rc = plain_epilogue(z, a->m, a->out, &a->epilogue, a->dtype, a->out, err);
+        }
+    }
+    real *y = plain_write_rows(&s, a->y, a->dtype, a->m, half, a->ldy, false);
+    for (int64_t r = 0; !s.failed && !rc && r < a->m; r++) {
+        const real *value = z + r * a->out, *gate = value + half;
+        for (int64_t i = 0; i < half; i++)
+            y[r * half + i] = value[i] * plain_act(ACT_GELU, gate[i]);
+    }
+    int end = plain_end(&s, "linear_geglu", err);
+    return rc ? rc : end;
+}
+
+int plain_linear_join(struct device *d, const struct linear_join_args *a, struct error *err)
+{
+    for (int i = 0; i < a->count; i++) {
+        struct linear_args one = {.y = (char *)a->y + (size_t)(i * a->out) * dtype_bytes(a->dtype),
+                                  .x = a->x,
+                                  .w = a->w[i],
+                                  .m = a->m,
+                                  .k = a->k,
+                                  .out = a->out,
+                                  .ldx = a->ldx,
+                                  .ldy = a->ldy,
+                                  .dtype = a->dtype};
+        int rc = plain_linear(d, &one, err);
+        if (rc) return rc;
+    }
+    return 0;
+}
+
 int plain_linear_dx(struct device *d, const struct linear_dx_args *a, struct error *err)
 {
     struct plain_scratch s = {0};

@@ -383,59 +383,86 @@ static void linear_gradients(void **state)
     force(-1, 0);
 }
 
-/* fused GEGLU is not in the table of kernels.h: the launcher is called as the host side would */
+static void run_geglu(enum dtype dtype, int64_t m, int64_t k, int64_t half)
+{
+    struct operand *x = cuda_parity_random(&p, dtype, m * k, 1);
+    struct operand *w = cuda_parity_random(&p, dtype, 2 * half * k, 0.2);
+    struct operand *bias = cuda_parity_random(&p, dtype, 2 * half, 1);
+    struct operand *y = cuda_parity_result(&p, dtype, m * half);
+    CUDA_RUN(&p, linear_geglu, linear_args,
+             {.y = AT(y),
+              .x = AT(x),
+              .w = cuda_parity_weight(&p, w, side, 2, (int64_t[]){2 * half, k}),
+              .m = m,
+              .k = k,
+              .out = 2 * half,
+              .ldx = k,
+              .ldy = half,
+              .dtype = cuda_parity_dtype(y, side),
+              .epilogue = epilogue(side, bias, NULL, NULL, 0, ACT_NONE)});
+    cuda_parity_compare(&p, y, "y");
+}
+
 static void geglu_epilogue(void **state)
 {
-    struct device *d = p.device[SIDE_CUDA];
-    const int64_t m = 70, k = 64, half = 168;
     for (int tile = 0; tile < GEMM_TILE_COUNT; tile++) {
         if (!gemm_tile_shape(tile, 0).takes_geglu) continue;
         cuda_parity_case(&p, "linear with GEGLU, tile %d", tile);
-        struct operand *x = cuda_parity_random(&p, DTYPE_F16, m * k, 1);
-        struct operand *w = cuda_parity_random(&p, DTYPE_F16, 2 * half * k, 0.2);
-        struct operand *bias = cuda_parity_random(&p, DTYPE_F16, 2 * half, 1);
-        struct operand *y = cuda_parity_result(&p, DTYPE_F16, m * half);
-        struct operand *wide = cuda_parity_result(&p, DTYPE_F16, m * 2 * half);
-        for (enum side side = SIDE_TRUTH; side < SIDE_CUDA; side++) {
-            struct linear_args a = {
-                .y = AT(wide),
-                .x = AT(x),
-                .w = cuda_parity_weight(&p, w, side, 2, (int64_t[]){2 * half, k}),
-                .m = m,
-                .k = k,
-                .out = 2 * half,
-                .ldx = k,
-                .ldy = 2 * half,
-                .dtype = cuda_parity_dtype(y, side),
-                .epilogue = epilogue(side, bias, NULL, NULL, 0, ACT_NONE)};
-            struct geglu_args g = {.y = AT(y),
-                                   .x = AT(wide),
-                                   .rows = m,
-                                   .d = half,
-                                   .dtype = cuda_parity_dtype(y, side)};
-            assert_int_equal(p.kernels[side]->linear(p.device[side], &a, NULL), 0);
-            assert_int_equal(p.kernels[side]->geglu(p.device[side], &g, NULL), 0);
-        }
         force(tile, 1);
-        struct kernel_weight *packed =
-            cuda_parity_weight(&p, w, SIDE_CUDA, 2, (int64_t[]){2 * half, k});
-        struct linear_args a = {.y = y->data[SIDE_CUDA],
-                                .x = x->data[SIDE_CUDA],
-                                .w = packed,
-                                .m = m,
-                                .k = k,
-                                .out = 2 * half,
-                                .ldx = k,
-                                .ldy = half,
-                                .dtype = DTYPE_F16,
-                                .epilogue = epilogue(SIDE_CUDA, bias, NULL, NULL, 0, ACT_NONE)};
-        struct error err;
-        int rc = cuda_linear_geglu(d, &a, &err);
-        if (rc) fail_msg("%s", err.text);
-        cuda_parity_finish(&p);
-        cuda_parity_compare(&p, y, "y");
+        run_geglu(DTYPE_F16, 70, 64, 168);
     }
     force(-1, 0);
+    cuda_parity_case(&p, "linear with GEGLU, bf16");
+    run_geglu(DTYPE_BF16, 70, 64, 168);
+    /* not on tensor cores: composed */
+    cuda_parity_case(&p, "linear with GEGLU, f32");
+    run_geglu(DTYPE_F32, 33, 20, 24);
+    cuda_parity_case(&p, "linear with GEGLU, odd width");
+    run_geglu(DTYPE_F16, 33, 24, 21);
+}
+
+/* q, k and v as one product; a second call finds the weights joined, and each is still itself */
+static void joined_linears(void **state)
+{
+    static const enum dtype dtypes[] = {DTYPE_F16, DTYPE_F32};
+    const int64_t m = 70, k = 40, out = 56;
+    for (int i = 0; i < 2; i++) {
+        cuda_parity_case(&p, "joined linears %s", dtype_name(dtypes[i]));
+        struct kernel_weight *w[SIDE_COUNT][3];
+        struct operand *x = cuda_parity_random(&p, dtypes[i], m * k, 1);
+        struct operand *y = cuda_parity_result(&p, dtypes[i], m * 3 * out);
+        struct operand *again = cuda_parity_result(&p, dtypes[i], m * out);
+        for (int j = 0; j < 3; j++) {
+            struct operand *values = cuda_parity_random(&p, dtypes[i], out * k, 0.2);
+            for (enum side side = 0; side < SIDE_COUNT; side++)
+                w[side][j] = cuda_parity_weight(&p, values, side, 2, (int64_t[]){out, k});
+        }
+        for (int times = 0; times < 2; times++) {
+            CUDA_RUN(&p, linear_join, linear_join_args,
+                     {.y = AT(y),
+                      .x = AT(x),
+                      .w = {w[side][0], w[side][1], w[side][2]},
+                      .count = 3,
+                      .m = m,
+                      .k = k,
+                      .out = out,
+                      .ldx = k,
+                      .ldy = 3 * out,
+                      .dtype = cuda_parity_dtype(y, side)});
+            cuda_parity_compare(&p, y, "y");
+        }
+        CUDA_RUN(&p, linear, linear_args,
+                 {.y = AT(again),
+                  .x = AT(x),
+                  .w = w[side][1],
+                  .m = m,
+                  .k = k,
+                  .out = out,
+                  .ldx = k,
+                  .ldy = out,
+                  .dtype = cuda_parity_dtype(y, side)});
+        cuda_parity_compare(&p, again, "the second alone");
+    }
 }
 
 /* The planned amount of work, and no bank conflict. */
@@ -470,7 +497,7 @@ int main(void)
         cmocka_unit_test(each_tile),        cmocka_unit_test(linear_shapes),
         cmocka_unit_test(convolutions),     cmocka_unit_test(split_phases),
         cmocka_unit_test(linear_gradients), cmocka_unit_test(geglu_epilogue),
-        cmocka_unit_test(counts),
+        cmocka_unit_test(joined_linears),   cmocka_unit_test(counts),
     };
     return cuda_parity_main("cuda_gemm", tests, COUNT_OF(tests), &p);
 }
