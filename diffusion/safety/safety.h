@@ -14,9 +14,8 @@
 #ifndef SAFETY_SAFETY_H
 #define SAFETY_SAFETY_H
 
+#include "diffusion/safety/clip_pair.h"
 #include "diffusion/safety/safety_rules.h"
-#include "image/pixels.h"
-#include "kernels/device.h"
 
 struct safety;
 
@@ -37,6 +36,7 @@ int safety_check(struct safety *s, const struct pixels *p, const char *prompt,
 int safety_look(struct safety *s, const struct pixels *p, float *vector, float *similarity,
                 struct error *err);
 const struct safety_rules *safety_rules(const struct safety *s);
-int safety_width(const struct safety *s); /* of the vector */
+struct clip_pair *safety_pair(struct safety *s); /* borrowed; for alchemy/interrogator */
+int safety_width(const struct safety *s);        /* of the vector */
 
 #endif
