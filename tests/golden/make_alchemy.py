@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Makes tests/golden/alchemy: a tiny BLIP captioner with random weights and what transformers makes of it.
+"""Makes tests/golden/alchemy: a tiny BLIP captioner with random weights and what transformers makes of it, and lists of
+words with what CLIPModel makes of them.
 
 blip.safetensors has the names of transformers, blip.pth the same weights in those of salesforce/BLIP; vocab.txt is a
 vocabulary of our own in BERT's form. expected.json: the rows that a picture becomes, the logits of a given text, and the
-tokens that greedy and beam search find. Pictures are those of tests/golden/safety.
+tokens that greedy and beam search find. words/*.txt and interrogation.json: the best five of each list in per cent. The
+pictures and CLIP's weights are those of tests/golden/safety.
 usage: make_alchemy.py [FOLDER]      (needs torch, transformers, safetensors, Pillow, numpy)
 """
 import json
@@ -13,10 +15,11 @@ import sys
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
-from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration
+from safetensors.torch import load_file, save_file
+from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration, CLIPConfig, CLIPModel, CLIPTokenizer
 
 from make_safety import MEAN, STD
+from make_safety import pixels as clip_pixels
 from tiny_models import WORDS
 
 LAYERS, SIDE, PATCH = 2, 24, 8
@@ -52,10 +55,7 @@ def original_names(weights):
     return out
 
 
-def main():
-    here = os.path.dirname(os.path.abspath(__file__))
-    folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join(here, "alchemy")
-    os.makedirs(folder, exist_ok=True)
+def make_captions(here, folder):
     words = PIECES + [w for w in dict.fromkeys(WORDS) if w not in PIECES]
     with open(folder + "/vocab.txt", "w") as f:
         f.write("".join(w + "\n" for w in words))
@@ -112,6 +112,59 @@ def main():
     with open(folder + "/expected.json", "w") as f:
         json.dump(out, f)
         f.write("\n")
+
+
+def make_lists():
+    nouns = [w for w in dict.fromkeys(WORDS) if w not in ("a", "of", "the", "in", "on", "under", "near", "with", "and")]
+    tags = [f"{a} {b}" for i, a in enumerate(nouns) for b in nouns[i + 1::9]]
+    return {"tags": tags, "artists": [f"by {w} {v}" for w, v in zip(nouns, reversed(nouns))],
+            "mediums": ["digital art", "painting", "drawing", "a photo of the broken vase near the river with smoke and fire"],
+            "sites": ["bright house"]}
+
+
+def make_words(here, folder):
+    safety = here + "/safety"
+    vocab = json.load(open(safety + "/tokenizer/vocab.json"))
+    start, end = vocab["<|startoftext|>"], vocab["<|endoftext|>"]
+    shared = dict(num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, hidden_act="quick_gelu")
+    model = CLIPModel(CLIPConfig(
+        text_config=dict(shared, vocab_size=len(vocab), hidden_size=24, max_position_embeddings=20, bos_token_id=start,
+                         eos_token_id=end, pad_token_id=end),
+        vision_config=dict(shared, hidden_size=32, image_size=28, patch_size=7), projection_dim=16)).eval()
+    left = model.load_state_dict({k: v.float() for k, v in load_file(safety + "/model.safetensors").items()}, strict=False)
+    assert not left.unexpected_keys and all("position_ids" in k or k == "logit_scale" for k in left.missing_keys), left
+    tokenizer = CLIPTokenizer(safety + "/tokenizer/vocab.json", safety + "/tokenizer/merges.txt")
+    os.makedirs(folder + "/words", exist_ok=True)
+    out = []
+    with torch.no_grad():
+        model.logit_scale.fill_(float(np.log(100.0)))
+        for name in ("wide", "tall", "square"):
+            picture = clip_pixels(Image.open(f"{safety}/{name}.png"), 28)
+            groups = {}
+            for group, phrases in make_lists().items():
+                with open(f"{folder}/words/{group}.txt", "w") as f:
+                    f.write("".join(p + "\n" for p in phrases))
+                rows = []
+                for p in phrases:
+                    ids = tokenizer(p, add_special_tokens=False)["input_ids"][:18]
+                    rows.append([start, *ids, *([end] * (19 - len(ids)))])
+                share = model(input_ids=torch.tensor(rows), pixel_values=picture).logits_per_image[0].softmax(-1) * 100
+                best = share.topk(min(5, len(phrases)))
+                groups[group] = [{"text": phrases[i], "confidence": round(float(c), 6)}
+                                 for c, i in zip(best.values, best.indices)]
+            out.append({"name": name, "groups": groups})
+            print(name, [(g, w[0]["text"], round(w[0]["confidence"], 2)) for g, w in groups.items()])
+    with open(folder + "/interrogation.json", "w") as f:
+        json.dump(out, f, indent=1)
+        f.write("\n")
+
+
+def main():
+    here = os.path.dirname(os.path.abspath(__file__))
+    folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join(here, "alchemy")
+    os.makedirs(folder, exist_ok=True)
+    make_captions(here, folder)
+    make_words(here, folder)
 
 
 if __name__ == "__main__":
