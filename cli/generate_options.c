@@ -38,10 +38,14 @@ const char generate_usage[] =
     "      --init IMAGE         begin from a picture (with --denoise)\n"
     "      --denoise X          how much of it is redrawn, 0.01 to 1 (0.75 with --init)\n"
     "      --mask IMAGE         redraw only where it is white\n"
-    "      --control TYPE:PATH  a ControlNet and its weights\n"
+    "      --control TYPE:PATH  one more ControlNet and its weights; the next three are of it\n"
     "      --control-image IMAGE\n"
     "      --control-strength X 0 to 3 (1)\n"
     "      --image-is-control   the control image is a ready-made map\n"
+    "      --qr TEXT            hide a QR code, with --control qr_code:PATH; then of use:\n"
+    "      --qr-prompt TEXT     for its three large squares; --qr-style square, gapped square,\n"
+    "                           circle, rounded, vertical bars, horizontal bars; --qr-at X,Y;\n"
+    "                           --qr-border N\n"
     "      --hires-fix          compose small, then redraw large\n"
     "      --tiling             edges that meet when tiled\n"
     "      --variation-seed N, --variation-strength X\n"
@@ -87,6 +91,11 @@ enum option_id {
     OPT_CONTROL_IMAGE,
     OPT_CONTROL_STRENGTH,
     OPT_IMAGE_IS_CONTROL,
+    OPT_QR,
+    OPT_QR_PROMPT,
+    OPT_QR_STYLE,
+    OPT_QR_AT,
+    OPT_QR_BORDER,
     OPT_HIRES,
     OPT_TILING,
     OPT_VARIATION_SEED,
@@ -133,6 +142,11 @@ static const struct option options[] = {
     {"control-image", required_argument, NULL, OPT_CONTROL_IMAGE},
     {"control-strength", required_argument, NULL, OPT_CONTROL_STRENGTH},
     {"image-is-control", no_argument, NULL, OPT_IMAGE_IS_CONTROL},
+    {"qr", required_argument, NULL, OPT_QR},
+    {"qr-prompt", required_argument, NULL, OPT_QR_PROMPT},
+    {"qr-style", required_argument, NULL, OPT_QR_STYLE},
+    {"qr-at", required_argument, NULL, OPT_QR_AT},
+    {"qr-border", required_argument, NULL, OPT_QR_BORDER},
     {"hires-fix", no_argument, NULL, OPT_HIRES},
     {"tiling", no_argument, NULL, OPT_TILING},
     {"variation-seed", required_argument, NULL, OPT_VARIATION_SEED},
@@ -246,15 +260,57 @@ static int take_control(struct image_request *r, const char *text, struct error 
     const char *colon = strchr(text, ':');
     if (!colon || colon == text || !colon[1])
         return error_set(err, ERR_INVALID, "--control %s: TYPE:PATH is expected", text);
-    free(r->control_type);
-    r->control_type = alloc_string_n(text, (size_t)(colon - text));
-    take_text(&r->control_path, colon + 1);
+    char **type = &r->control_type, **path = &r->control_path;
+    if (r->control_type) {
+        if (r->more_control_count == (int)COUNT_OF(r->more_controls))
+            return error_set(err, ERR_INVALID, "more than %d ControlNets", REQUEST_CONTROLS_MAX);
+        struct request_control *more = &r->more_controls[r->more_control_count++];
+        more->strength = 1;
+        type = &more->type;
+        path = &more->path;
+    }
+    *type = alloc_string_n(text, (size_t)(colon - text));
+    *path = alloc_string(colon + 1);
+    return 0;
+}
+
+/* What an option about a ControlNet is about: the one named last. */
+static struct request_control *last_control(struct image_request *r)
+{
+    return r->more_control_count ? &r->more_controls[r->more_control_count - 1] : NULL;
+}
+
+static int take_qr_style(struct request_qr *q, const char *text, struct error *err)
+{
+    for (int i = 0; request_qr_drawers[i]; i++)
+        if (str_equal_nocase(text, request_qr_drawers[i])) {
+            q->drawer = (enum qr_drawer)i;
+            return 0;
+        }
+    return error_set(err, ERR_INVALID,
+                     "--qr-style \"%s\" is unknown; there are square, gapped square, circle, "
+                     "rounded, vertical bars and horizontal bars",
+                     text);
+}
+
+static int take_qr_place(struct request_qr *q, const char *text, struct error *err)
+{
+    int64_t x, y;
+    const char *comma = strchr(text, ',');
+    char *first = alloc_string_n(text, comma ? (size_t)(comma - text) : 0);
+    bool both = comma && str_parse_i64(first, &x) && str_parse_i64(comma + 1, &y);
+    free(first);
+    if (!both || x < 0 || y < 0 || x > REQUEST_SIDE_MAX_PX || y > REQUEST_SIDE_MAX_PX)
+        return error_set(err, ERR_INVALID, "--qr-at %s: X,Y in pixels is expected", text);
+    q->x_px = (int)x;
+    q->y_px = (int)y;
     return 0;
 }
 
 static int take_option(struct generate_options *o, int id, const char *arg, struct error *err)
 {
     struct image_request *r = &o->request;
+    struct request_control *more = last_control(r);
     switch (id) {
     case 'm': take_text(&r->model, arg); return 0;
     case 'p': take_text(&r->prompt, arg); return 0;
@@ -283,10 +339,16 @@ static int take_option(struct generate_options *o, int id, const char *arg, stru
     case OPT_DENOISE: return take_number(&r->denoise, "denoise", arg, err);
     case OPT_MASK: return take_file(&r->mask, arg, err);
     case OPT_CONTROL: return take_control(r, arg, err);
-    case OPT_CONTROL_IMAGE: return take_file(&r->control_image, arg, err);
+    case OPT_CONTROL_IMAGE: return take_file(more ? &more->image : &r->control_image, arg, err);
     case OPT_CONTROL_STRENGTH:
-        return take_number(&r->control_strength, "control-strength", arg, err);
-    case OPT_IMAGE_IS_CONTROL: r->image_is_control = true; return 0;
+        return take_number(more ? &more->strength : &r->control_strength, "control-strength", arg,
+                           err);
+    case OPT_IMAGE_IS_CONTROL: *(more ? &more->is_map : &r->image_is_control) = true; return 0;
+    case OPT_QR: take_text(&r->qr.text, arg); return 0;
+    case OPT_QR_PROMPT: take_text(&r->qr.prompt, arg); return 0;
+    case OPT_QR_STYLE: return take_qr_style(&r->qr, arg, err);
+    case OPT_QR_AT: return take_qr_place(&r->qr, arg, err);
+    case OPT_QR_BORDER: return take_int(&r->qr.border_modules, "qr-border", arg, err);
     case OPT_HIRES: r->hires_fix = true; return 0;
     case OPT_TILING: r->tiling = true; return 0;
     case OPT_VARIATION_SEED: return take_u64(&r->variation_seed, "variation-seed", arg, err);
@@ -365,8 +427,12 @@ static int finish(struct generate_options *o, bool denoise_given, struct error *
     split_prompt(r);
     if (r->mask.data && !r->source.data)
         return error_set(err, ERR_INVALID, "--mask needs --init: a picture to redraw");
-    if (r->control_type && !r->control_image.data && !r->source.data)
-        return error_set(err, ERR_INVALID, "--control needs --control-image");
+    if (r->qr.text && !r->control_path && !o->horde)
+        return error_set(err, ERR_INVALID, "--qr needs --control qr_code:PATH");
+    bool bare = r->control_type && !r->control_image.data && !r->qr.text;
+    for (int i = 0; i < r->more_control_count; i++) bare = bare || !r->more_controls[i].image.data;
+    if (bare && !r->source.data)
+        return error_set(err, ERR_INVALID, "each --control needs its --control-image");
     if (r->source.data) {
         r->source_use = r->mask.data ? SOURCE_INPAINTING : SOURCE_IMG2IMG;
         if (!denoise_given) r->denoise = r->mask.data ? 1.0 : 0.75;

@@ -128,6 +128,15 @@ static struct capability_set of_engine(const struct engine_hello *h)
     return s;
 }
 
+/* a ControlNet needs its file */
+static bool has_control(const struct worker *w, const char *name)
+{
+    char *path = alloc_printf("%s/controlnet/%s.safetensors", w->folders.cache, name);
+    bool may = worker_may_use(w, path);
+    free(path);
+    return may;
+}
+
 struct capability_set worker_able(const struct worker *w)
 {
     struct capability_set able = capability_built();
@@ -137,11 +146,11 @@ struct capability_set worker_able(const struct worker *w)
         struct capability_set s = of_engine(engine_process_hello(w->engines[i]));
         able = capability_intersect(&able, &s);
     }
-    for (int i = 0; capability_control_names[i]; i++) { /* a ControlNet needs its file */
-        char *path = alloc_printf("%s/controlnet/%s.safetensors", w->folders.cache,
-                                  capability_control_names[i]);
-        if (!worker_may_use(w, path)) able.controls &= ~(1u << i);
-        free(path);
+    for (int i = 0; capability_control_names[i]; i++)
+        if (!has_control(w, capability_control_names[i])) able.controls &= ~(1u << i);
+    if (!c->allow_controlnet || !has_control(w, "control_qr")) {
+        bool xl = c->allow_controlnet && c->allow_sdxl_controlnet;
+        if (!xl || !has_control(w, "control_qr_sdxl")) capability_remove(&able, CAPABILITY_QR_CODE);
     }
     for (int p = 0; p < CAPABILITY_COUNT; p++) { /* and a post-processor one that may be used */
         enum capability post;

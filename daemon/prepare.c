@@ -140,6 +140,13 @@ static void inject_embedding(struct image_request *r, const struct horde_ti *ti)
     *to = longer;
 }
 
+/* The Horde's names. */
+static const char *qr_network(const struct job *job)
+{
+    const struct worker_model *m = worker_find_model(job->w, job->what);
+    return m && m->family == FAMILY_SDXL ? "control_qr_sdxl" : "control_qr";
+}
+
 static void take_extras(struct job *job)
 {
     struct horde_job *h = &job->horde;
@@ -170,6 +177,7 @@ static void take_extras(struct job *job)
     }
     if (r->control_type && !r->return_control_map)
         r->control_path = in_cache(job->w, "controlnet", r->control_type);
+    if (r->qr.text) r->control_path = in_cache(job->w, "controlnet", qr_network(job));
 }
 
 static int refuse_image(struct job *job, struct error *err)
@@ -204,5 +212,10 @@ void job_prepare(struct job *job)
         return;
     }
     if (!job->form) take_extras(job);
+    if (!job->form && job->horde.request.qr.text && !job->horde.request.control_path) {
+        job_fault(job, "this worker has no ControlNet for QR codes for that model");
+        job_settle(job);
+        return;
+    }
     fetch_next(job);
 }

@@ -38,24 +38,29 @@ int guidance_open(struct guidance *g, struct error *err)
                      (long long)g->h);
 }
 
+static void release_contexts(struct guidance *g)
+{
+    unet_context_release(&g->context);
+    for (int i = 0; i < g->control_count; i++) unet_context_release(&g->controls[i].context);
+}
+
 static void close_context(struct guidance *g)
 {
     if (!g->context_images) return;
-    unet_context_release(&g->context);
-    unet_context_release(&g->control_context);
+    release_contexts(g);
     pass_finish(&g->context_pass, NULL);
     g->context_images = 0;
 }
 
 /* The same for a ControlNet, and its view of the picture. */
-static int make_control(struct guidance *g, int64_t batch, struct tensor text, struct tensor vector)
+static int make_control(struct guidance *g, struct guidance_control *c, int64_t batch,
+                        struct tensor text, struct tensor vector)
 {
     struct pass *p = &g->context_pass;
     int64_t f = vae_factor(&g->model->vae);
-    struct tensor picture =
-        pass_input(p, g->control_picture, 4, TENSOR_DIM(1, g->h * f, g->w * f, 3));
-    g->hint = op_repeat_batch(p, control_net_hint(p, g->control, picture), batch);
-    return control_net_context(&g->control_context, p, g->control, text, vector);
+    struct tensor picture = pass_input(p, c->picture, 4, TENSOR_DIM(1, g->h * f, g->w * f, 3));
+    c->hint = op_repeat_batch(p, control_net_hint(p, c->net, picture), batch);
+    return control_net_context(&c->context, p, c->net, text, vector);
 }
 
 void guidance_close(struct guidance *g)
@@ -112,11 +117,11 @@ static int make_context(struct guidance *g, int n, struct error *err)
     free(text);
     free(extra);
     int rc = unet_context_init(&g->context, &g->context_pass, &m->unet, t, v);
-    if (!rc && g->control) rc = make_control(g, batch, t, v);
+    for (int i = 0; i < g->control_count && !rc; i++)
+        rc = make_control(g, &g->controls[i], batch, t, v);
     g->context_images = n;
     if (!rc) return 0;
-    unet_context_release(&g->context);
-    unet_context_release(&g->control_context);
+    release_contexts(g);
     g->context_images = 0;
     return pass_finish(&g->context_pass, err);
 }
@@ -126,8 +131,23 @@ static int make_context(struct guidance *g, int n, struct error *err)
 struct call {
     struct guidance *g;
     struct tensor x, out; /* [batch,c,h,w] */
-    struct unet_time time, control_time;
+    struct unet_time time, control_time[REQUEST_CONTROLS_MAX];
 };
+
+/* What all ControlNets together add to the skips and the middle. */
+static void run_controls(struct pass *p, const struct call *call, struct tensor x,
+                         struct unet_residuals *sum)
+{
+    for (int i = 0; i < call->g->control_count; i++) {
+        const struct guidance_control *c = &call->g->controls[i];
+        struct unet_residuals own, *r = i ? &own : sum;
+        control_net_forward(p, c->net, x, call->control_time[i], &c->context, c->hint, c->strength,
+                            r);
+        for (int k = 0; i && k < sum->count; k++)
+            sum->skip[k] = op_add(p, sum->skip[k], own.skip[k]);
+        if (i) sum->middle = op_add(p, sum->middle, own.middle);
+    }
+}
 
 static void run_network(struct pass *p, void *context)
 {
@@ -135,11 +155,10 @@ static void run_network(struct pass *p, void *context)
     struct guidance *g = call->g;
     struct tensor t = op_to_channels_last(p, call->x), y = call->out;
     struct unet_residuals r;
-    if (g->control)
-        control_net_forward(p, g->control, op_slice(p, t, 0, g->model->unet.config.out_channels),
-                            call->control_time, &g->control_context, g->hint, g->control_strength,
-                            &r);
-    t = unet_forward_at(p, &g->model->unet, t, call->time, &g->context, g->control ? &r : NULL);
+    if (g->control_count)
+        run_controls(p, call, op_slice(p, t, 0, g->model->unet.config.out_channels), &r);
+    t = unet_forward_at(p, &g->model->unet, t, call->time, &g->context,
+                        g->control_count ? &r : NULL);
     op_to_channels_first_into(p, &y, t);
 }
 
@@ -165,13 +184,16 @@ static uint64_t call_key(const struct call *call)
     key = record_key_add(key, &m->layers_changed, sizeof m->layers_changed);
     key = record_key_add(key, &m->unet.circular, sizeof m->unet.circular);
     key = context_key(key, &g->context);
-    if (!g->control) return key;
-    key = record_key_add(key, &g->control, sizeof g->control);
-    key = record_key_add(key, &g->control_strength, sizeof g->control_strength);
-    key = record_key_tensor(key, g->hint);
-    key = record_key_tensor(key, call->control_time.sines);
-    key = record_key_tensor(key, call->control_time.scale);
-    return context_key(key, &g->control_context);
+    for (int i = 0; i < g->control_count; i++) {
+        const struct guidance_control *c = &g->controls[i];
+        key = record_key_add(key, &c->net, sizeof c->net);
+        key = record_key_add(key, &c->strength, sizeof c->strength);
+        key = record_key_tensor(key, c->hint);
+        key = record_key_tensor(key, call->control_time[i].sines);
+        key = record_key_tensor(key, call->control_time[i].scale);
+        key = context_key(key, &c->context);
+    }
+    return key;
 }
 
 /* One network call: images `first` .. `first + n`, prediction of both sides into g->out. */
@@ -198,7 +220,8 @@ static int call_network(struct guidance *g, const float *x, int first, int n, do
     struct call call = {.g = g};
     call.x = pass_input(&p, g->in, 4, TENSOR_DIM(batch, in, g->h, g->w));
     call.time = unet_time_input(&p, &m->unet, times, batch);
-    if (g->control) call.control_time = control_net_time(&p, g->control, times, batch);
+    for (int i = 0; i < g->control_count; i++)
+        call.control_time[i] = control_net_time(&p, g->controls[i].net, times, batch);
     call.out = pass_tensor(&p, m->dtype, 4, TENSOR_DIM(batch, c, g->h, g->w));
     record_run(&m->steps, &p, call_key(&call), run_network, &call);
     pass_output(&p, g->out, call.out);

@@ -15,6 +15,15 @@
 
 struct control_net;
 
+/* One ControlNet; several add up. */
+struct guidance_control {
+    struct control_net *net;
+    const float *picture; /* [8h,8w,3] in [0,1] */
+    double strength;
+    struct unet_context context; /* guidance's own, as the hint */
+    struct tensor hint;
+};
+
 struct guidance {
     struct model *model;
     const struct conditioning *positive, *negative; /* negative NULL: no guidance (scale 1) */
@@ -30,17 +39,14 @@ struct guidance {
     /* inpainting models: mask and masked picture, [5,h,w]; NULL for others */
     const float *extra;
 
-    struct control_net *control;  /* NULL: none */
-    const float *control_picture; /* [8h,8w,3] in [0,1] */
-    double control_strength;
+    struct guidance_control *controls;
+    int control_count;
     bool (*canceled)(void *context);
     void *canceled_context;
 
     /* its own */
     struct pass context_pass;
     struct unet_context context;
-    struct unet_context control_context;
-    struct tensor hint;
     int context_images; /* what `context` was made for; 0: nothing yet */
     size_t peak_bytes;
     float *in, *out, *mixed; /* scratch */

@@ -1,22 +1,24 @@
-/* The Horde's hires fix: a picture at the size the model knows, enlarged as a latent, drawn again. */
+#include "diffusion/hires.h"
+
 #include <math.h>
 
 #include "base/alloc.h"
-#include "diffusion/pipeline_run.h"
 
-static int to_64(double v)
+/* The shorter side to 512, both cut down to multiples of 64. */
+static void first_size_512(int width, int height, int *w, int *h)
 {
-    int n = (int)(v / 64 + 0.5) * 64;
-    return n < 64 ? 64 : n;
+    double ratio = (width < height ? width : height) / 512.0;
+    *w = (int)floor(width / (ratio * 64)) * 64;
+    *h = (int)floor(height / (ratio * 64)) * 64;
 }
 
 static void first_size_xl(int width, int height, int *w, int *h)
 {
     static const int sizes[][2] = {{1024, 1024}, {1152, 896}, {896, 1152}, {1216, 832}, {832, 1216},
                                    {1344, 768},  {768, 1344}, {1536, 640}, {640, 1536}};
-    double want = log((double)width / height), best = 1e9;
+    double want = (double)width / height, best = 1e9;
     for (size_t i = 0; i < COUNT_OF(sizes); i++) {
-        double off = fabs(log((double)sizes[i][0] / sizes[i][1]) - want);
+        double off = fabs((double)sizes[i][0] / sizes[i][1] - want);
         if (off < best) {
             best = off;
             *w = sizes[i][0];
@@ -25,23 +27,46 @@ static void first_size_xl(int width, int height, int *w, int *h)
     }
 }
 
-bool hires_wanted(const struct run *run, int *first_width, int *first_height)
+static bool is_xl(enum family family)
 {
-    const struct image_request *r = run->r;
-    enum family family = run->m->info.family;
-    bool xl = family == FAMILY_SDXL || family == FAMILY_SDXL_REFINER;
-    int least = xl ? 1024 : 512;
-    if (!r->hires_fix || run->m->info.inpainting || r->width_px <= least || r->height_px <= least)
-        return false;
+    return family == FAMILY_SDXL || family == FAMILY_SDXL_REFINER;
+}
+
+bool hires_first_size(enum family family, const struct image_request *r, int *w, int *h)
+{
+    int least = is_xl(family) ? 1024 : 512;
+    if (!r->hires_fix || r->width_px <= least || r->height_px <= least) return false;
     if (r->source_use == SOURCE_INPAINTING || r->source_use == SOURCE_OUTPAINTING) return false;
-    if (xl) {
-        first_size_xl(r->width_px, r->height_px, first_width, first_height);
-    } else {
-        int shorter = r->width_px < r->height_px ? r->width_px : r->height_px;
-        *first_width = to_64(512.0 * r->width_px / shorter);
-        *first_height = to_64(512.0 * r->height_px / shorter);
-    }
+    /* a source picture is brought to the small size of SD 1.x, whatever the family */
+    if (is_xl(family) && r->source_use == SOURCE_NONE)
+        first_size_xl(r->width_px, r->height_px, w, h);
+    else
+        first_size_512(r->width_px, r->height_px, w, h);
     return true;
+}
+
+double hires_denoise(const struct image_request *r)
+{
+    if (!isnan(r->hires_denoise)) return r->hires_denoise;
+    return r->source_use == SOURCE_IMG2IMG ? r->denoise : 0.65;
+}
+
+/* Side in pixels that the family was trained at. */
+static double native_side(enum family family)
+{
+    if (is_xl(family)) return 1024;
+    return family == FAMILY_SD2_768 ? 768 : 512;
+}
+
+int hires_steps(enum family family, const struct image_request *r)
+{
+    double denoise = fmin(fmax(hires_denoise(r), 0.01), 1), native = native_side(family);
+    double distance = (double)r->width_px * r->height_px / (native * native) / (3 * 512.0 / native);
+    double steps = nearbyint(3 + (r->steps - 3) * denoise * denoise);
+    steps = nearbyint(steps * (1 / pow(0.5, distance)) / 2.25);
+    if (r->steps <= 18) steps += 3;
+    double least = r->steps < 6 ? r->steps : 6;
+    return (int)fmin(fmax(steps, least), r->steps);
 }
 
 void hires_enlarge(float *to, int64_t oh, int64_t ow, const float *from, int64_t planes, int64_t h,

@@ -398,8 +398,10 @@ void model_close(struct model *m)
 {
     if (!m) return;
     record_cache_release(&m->steps);
-    control_net_close(m->control);
-    free(m->control_path);
+    for (int i = 0; i < REQUEST_CONTROLS_MAX; i++) {
+        control_net_close(m->controls[i]);
+        free(m->control_paths[i]);
+    }
     if (m->loras) lora_set_release(m->loras);
     free(m->loras);
     pass_memory_release(&m->memory);

@@ -43,8 +43,8 @@ struct model {
 
     struct lora_set *loras; /* adapters applied now (lora/lora.h); NULL: never any */
 
-    struct control_net *control; /* the one used last (control/control_net.h), or NULL */
-    char *control_path;
+    struct control_net *controls[REQUEST_CONTROLS_MAX]; /* those used last, by their paths */
+    char *control_paths[REQUEST_CONTROLS_MAX];          /* NULL: none here */
 
     uint64_t layers_changed; /* rises when adapters come or go: a part of what a step depends on */
     struct record_cache steps; /* network calls that the device has recorded */

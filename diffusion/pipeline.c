@@ -10,6 +10,7 @@
 #include "base/free_memory.h"
 #include "base/now.h"
 #include "base/str.h"
+#include "diffusion/hires.h"
 #include "diffusion/pipeline_run.h"
 #include "diffusion/sample/schedule.h"
 #include "diffusion/vae/taesd.h"
@@ -65,7 +66,7 @@ static void start_guidance(const struct run *run, const struct sampling_pass *pa
                            struct guidance *g, int64_t factor)
 {
     *g = (struct guidance){.model = run->m,
-                           .positive = &run->positive,
+                           .positive = pass->positive ? pass->positive : &run->positive,
                            .negative = run->guided ? &run->negative : NULL,
                            .scale = run->r->cfg,
                            .rescale = run->r->guidance_rescale,
@@ -86,7 +87,8 @@ struct sampling {
     size_t each, count; /* numbers of an image and of all */
     float *first;       /* noise of the start */
     float *known;       /* noise over what an inpainting run knows: `first`, or its own */
-    float *control;
+    struct guidance_control controls[REQUEST_CONTROLS_MAX];
+    float *pictures[REQUEST_CONTROLS_MAX];
     float *x;
 };
 
@@ -97,7 +99,7 @@ static void sampling_release(struct sampling *s)
     noise_release(&s->noise);
     if (s->known != s->first) free(s->known);
     free(s->first);
-    free(s->control);
+    for (int i = 0; i < REQUEST_CONTROLS_MAX; i++) free(s->pictures[i]);
     free(s->x);
 }
 
@@ -122,6 +124,33 @@ static int draw_known(const struct run *run, struct sampling *s, struct error *e
     return rc;
 }
 
+/* Only the steps that the pass is for. */
+static void cut_steps(struct sigmas *s, const struct sampling_pass *pass)
+{
+    int steps = s->count - 1;
+    int last = pass->last_step > 0 && pass->last_step < steps ? pass->last_step : steps;
+    int first = pass->first_step < last ? pass->first_step : last;
+    memmove(s->value, s->value + first, (size_t)(last - first + 1) * sizeof *s->value);
+    s->count = last - first + 1;
+}
+
+static int use_controls(const struct sampling_pass *pass, struct sampling *s, struct error *err)
+{
+    int rc = 0;
+    for (int i = 0; i < pass->control_count && !rc; i++) {
+        const struct run_control *c = &pass->controls[i];
+        if (!c->picture)
+            rc = run_control_picture(&c->map, pass->width, pass->height, &s->pictures[i], err);
+        s->controls[i] =
+            (struct guidance_control){.net = c->net,
+                                      .picture = c->picture ? c->picture : s->pictures[i],
+                                      .strength = c->strength};
+    }
+    s->g.controls = s->controls;
+    s->g.control_count = pass->control_count;
+    return rc;
+}
+
 static int sampling_prepare(struct run *run, const struct sampling_pass *pass, struct sampling *s,
                             struct error *err)
 {
@@ -133,22 +162,19 @@ static int sampling_prepare(struct run *run, const struct sampling_pass *pass, s
     s->first = alloc_try(s->count, sizeof *s->first);
     s->x = alloc_try(s->count, sizeof *s->x);
     if (!s->first || !s->x) return error_set(err, ERR_NO_MEMORY, "no memory for latents");
-    int rc = schedule_for_run(&s->sigmas, r->schedule, r->sampler, &m->levels, m->info.family,
+    int rc = schedule_for_run(&s->sigmas, pass->schedule, r->sampler, &m->levels, m->info.family,
                               pass->steps, pass->denoise, err);
+    if (!rc) cut_steps(&s->sigmas, pass);
     if (!rc) rc = draw_noise(run, s, &s->noise, s->first, err);
     if (!rc && pass->mask) rc = draw_known(run, s, err);
-    if (!rc && run->control)
-        rc = run_control_picture(run, pass->width, pass->height, &s->control, err);
+    if (!rc) rc = use_controls(pass, s, err);
     if (rc) return rc;
     if (pass->mask) {
         s->g.mask = pass->mask;
         s->g.latent = pass->latent;
         s->g.noise = s->known;
     }
-    s->g.control = run->control;
-    s->g.control_picture = s->control;
-    s->g.control_strength = r->control_strength;
-    float factor = (float)schedule_noise_factor(&m->levels, s->sigmas.value[0]);
+    float factor = pass->noisy ? 0 : (float)schedule_noise_factor(&m->levels, s->sigmas.value[0]);
     for (size_t i = 0; i < s->count; i++)
         s->x[i] = s->first[i] * factor + (pass->latent ? pass->latent[i] : 0);
     return guidance_open(&s->g, err);
@@ -170,7 +196,7 @@ int sampling_pass_run(struct run *run, const struct sampling_pass *pass, float *
                                       .eta = run->r->eta,
                                       .hook_context = run,
                                       .step_done = step_done};
-        rc = sampler_run(run->r->sampler, &sampler, err);
+        if (s.sigmas.count > 1) rc = sampler_run(run->r->sampler, &sampler, err);
         run->steps_done += run->pass_steps;
         if (s.g.peak_bytes > run->result->peak_bytes) run->result->peak_bytes = s.g.peak_bytes;
     }
@@ -197,8 +223,8 @@ static void start_release(struct start *s)
     free(s->extra);
 }
 
-static int encode_picture(struct run *run, const float *rgb, int width, int height, float *latent,
-                          struct error *err)
+int run_encode_picture(struct run *run, const float *rgb, int width, int height, float *latent,
+                       struct error *err)
 {
     struct model *m = run->m;
     if (!m->vae.config.encoder)
@@ -223,7 +249,7 @@ static int make_extra(struct run *run, const struct source_picture *s, const flo
     if (!mask) return 0;
     float *masked = source_picture_masked(s);
     if (!masked) return error_set(err, ERR_NO_MEMORY, "no memory for the masked picture");
-    int rc = encode_picture(run, masked, s->width, s->height, extra + area, err);
+    int rc = run_encode_picture(run, masked, s->width, s->height, extra + area, err);
     free(masked);
     return rc;
 }
@@ -243,7 +269,7 @@ static int make_start(struct run *run, int width, int height, struct start *star
     if (r->source_use != SOURCE_NONE) {
         rc = source_picture_open(&s, r, width, height, err);
         start->latent = alloc_zero(each * (size_t)r->count, sizeof *start->latent);
-        if (!rc) rc = encode_picture(run, s.rgb, width, height, start->latent, err);
+        if (!rc) rc = run_encode_picture(run, s.rgb, width, height, start->latent, err);
         for (int i = 1; !rc && i < r->count; i++)
             memcpy(start->latent + (size_t)i * each, start->latent, each * sizeof *start->latent);
         if (!rc && s.mask) {
@@ -269,6 +295,9 @@ static int draw(struct run *run, int width, int height, float **latents, struct 
                                  .height = height,
                                  .steps = run->r->steps,
                                  .denoise = run->r->source_use == SOURCE_NONE ? 1 : run->r->denoise,
+                                 .schedule = run->r->schedule,
+                                 .controls = run->controls,
+                                 .control_count = run->control_count,
                                  .latent = start.latent,
                                  .mask = start.mask,
                                  .extra = start.extra};
@@ -290,12 +319,11 @@ static int draw_twice(struct run *run, int first_width, int first_height, float 
     if (large) hires_enlarge(large, h, w, small, planes, first_height / f, first_width / f);
     free(small);
     if (!large) return error_set(err, ERR_NO_MEMORY, "no memory for latents");
-    double again = r->source_use == SOURCE_IMG2IMG ? r->denoise : 0.65;
-    if (!isnan(r->hires_denoise)) again = r->hires_denoise;
     struct sampling_pass pass = {.width = r->width_px,
                                  .height = r->height_px,
-                                 .steps = r->steps,
-                                 .denoise = again,
+                                 .steps = hires_steps(run->m->info.family, r),
+                                 .denoise = hires_denoise(r),
+                                 .schedule = SCHEDULE_SIMPLE,
                                  .latent = large};
     rc = sampling_pass_run(run, &pass, latents, err);
     free(large);
@@ -305,12 +333,15 @@ static int draw_twice(struct run *run, int first_width, int first_height, float 
 static int sample(struct run *run, float **latents, struct error *err)
 {
     double from = now_seconds();
+    const struct image_request *r = run->r;
+    enum family family = run->m->info.family;
     int width = 0, height = 0;
-    bool twice = hires_wanted(run, &width, &height);
-    run->steps_all = run->r->steps * (twice ? 2 : 1);
+    bool twice = !run->m->info.inpainting && hires_first_size(family, r, &width, &height);
+    run->steps_all = r->steps + (twice ? hires_steps(family, r) : 0);
     run_progress(run, PHASE_SAMPLE, 0, run->steps_all);
-    int rc = twice ? draw_twice(run, width, height, latents, err)
-                   : draw(run, run->r->width_px, run->r->height_px, latents, err);
+    int rc = r->qr.text ? run_draw_qr(run, latents, err)
+             : twice    ? draw_twice(run, width, height, latents, err)
+                        : draw(run, r->width_px, r->height_px, latents, err);
     run->result->sample_seconds = now_seconds() - from;
     return rc;
 }
@@ -380,16 +411,16 @@ static int decode(struct run *run, const float *latents, struct error *err)
 static int return_map(struct run *run)
 {
     run->result->images = alloc_zero(1, sizeof *run->result->images);
-    run->result->images[0] = run->control_map;
+    run->result->images[0] = run->controls[0].map;
     run->result->count = 1;
-    run->control_map = (struct pixels){0};
+    run->controls[0].map = (struct pixels){0};
     return 0;
 }
 
 static void release(struct run *run)
 {
     run_release_text(run);
-    pixels_release(&run->control_map);
+    run_release_controls(run);
     run->m->unet.circular = false;
 }
 
@@ -421,7 +452,7 @@ int pipeline_run(struct model *model, const struct image_request *request,
     model->unet.circular = request->tiling;
     model->unet.guidance_scale = request->cfg;
     limit_memory(model);
-    rc = run_open_control(&run, err);
+    rc = run_open_controls(&run, err);
     if (!rc && request->control_type && request->return_control_map) {
         rc = return_map(&run);
     } else {

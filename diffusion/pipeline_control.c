@@ -1,13 +1,42 @@
-/* The ControlNet of a request: its map, its network, kept with the model from job to job. */
+/* The ControlNets of a request: their maps, their networks, kept with the model from job to job. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/str.h"
 #include "diffusion/control/control_net.h"
 #include "diffusion/control/map.h"
 #include "diffusion/pipeline_run.h"
 #include "image/apart.h"
 #include "image/resize.h"
+
+/* The request's first ControlNet stands beside the others there; here they are all alike. */
+struct wanted {
+    const char *type, *path;
+    const struct blob *image;
+    double strength;
+    bool is_map;
+};
+
+static int list_wanted(const struct image_request *r, struct wanted list[REQUEST_CONTROLS_MAX])
+{
+    int n = 0;
+    if (r->control_type && !r->qr.text)
+        list[n++] = (struct wanted){.type = r->control_type,
+                                    .path = r->control_path,
+                                    .image = &r->control_image,
+                                    .strength = r->control_strength,
+                                    .is_map = r->image_is_control};
+    for (int i = 0; i < r->more_control_count; i++) {
+        const struct request_control *c = &r->more_controls[i];
+        list[n++] = (struct wanted){.type = c->type,
+                                    .path = c->path,
+                                    .image = &c->image,
+                                    .strength = c->strength,
+                                    .is_map = c->is_map};
+    }
+    return n;
+}
 
 static int sized_rgb(struct pixels *to, const struct pixels *from, int width, int height,
                      struct error *err)
@@ -19,19 +48,18 @@ static int sized_rgb(struct pixels *to, const struct pixels *from, int width, in
     return rc;
 }
 
-static int make_map(struct run *run, struct error *err)
+static int make_map(struct pixels *map, const struct image_request *r, const struct wanted *w,
+                    struct error *err)
 {
-    const struct image_request *r = run->r;
-    const struct blob *blob = r->control_image.data ? &r->control_image : &r->source;
+    const struct blob *blob = w->image->data ? w->image : &r->source;
     struct pixels raw = {0}, sized = {0};
-    if (!blob->data)
-        return error_set(err, ERR_INVALID, "control type %s needs a picture", r->control_type);
+    if (!w->type) return error_set(err, ERR_INVALID, "a ControlNet without a control type");
+    if (!blob->data) return error_set(err, ERR_INVALID, "control type %s needs a picture", w->type);
     int rc = apart_decode(&raw, "the control image", blob->data, blob->length, err);
     if (!rc) rc = sized_rgb(&sized, &raw, r->width_px, r->height_px, err);
-    if (!rc && !r->image_is_control)
-        rc = control_map(&run->control_map, &sized, r->control_type, err);
-    if (!rc && r->image_is_control) {
-        run->control_map = sized;
+    if (!rc && !w->is_map) rc = control_map(map, &sized, w->type, err);
+    if (!rc && w->is_map) {
+        *map = sized;
         sized = (struct pixels){0};
     }
     pixels_release(&raw);
@@ -39,36 +67,75 @@ static int make_map(struct run *run, struct error *err)
     return rc;
 }
 
-int run_open_control(struct run *run, struct error *err)
+/* Makes room: closes what a request with ControlNets does not use. */
+static void drop_others(struct model *m, const struct image_request *r, const struct wanted *list,
+                        int count)
 {
-    const struct image_request *r = run->r;
-    struct model *m = run->m;
-    if (!r->control_type) return 0;
-    int rc = make_map(run, err);
-    if (rc || r->return_control_map) return rc;
-    if (!r->control_path)
-        return error_set(err, ERR_INVALID, "control type %s needs a ControlNet file",
-                         r->control_type);
-    if (!m->control || strcmp(m->control_path, r->control_path) != 0) {
-        control_net_close(m->control);
-        free(m->control_path);
-        m->control = NULL;
-        m->control_path = NULL;
-        rc = control_net_open(&m->control, m, r->control_path, err);
-        if (rc) return rc;
-        m->control_path = alloc_string(r->control_path);
+    for (int i = 0; (count || r->qr.text) && i < REQUEST_CONTROLS_MAX; i++) {
+        bool used = r->qr.text && str_equal(m->control_paths[i], r->control_path);
+        for (int k = 0; k < count; k++) used = used || str_equal(m->control_paths[i], list[k].path);
+        if (used || !m->control_paths[i]) continue;
+        control_net_close(m->controls[i]);
+        m->layers_changed++;
+        free(m->control_paths[i]);
+        m->controls[i] = NULL;
+        m->control_paths[i] = NULL;
     }
-    control_net_set_circular(m->control, r->tiling);
-    run->control = m->control;
+}
+
+int run_open_control_net(struct run *run, struct control_net **net, const char *path,
+                         struct error *err)
+{
+    struct model *m = run->m;
+    int at = -1;
+    for (int i = 0; i < REQUEST_CONTROLS_MAX; i++)
+        if (str_equal(m->control_paths[i], path)) at = i;
+    for (int i = 0; at < 0 && i < REQUEST_CONTROLS_MAX; i++) {
+        if (m->control_paths[i]) continue;
+        int rc = control_net_open(&m->controls[i], m, path, err);
+        if (rc) return rc;
+        m->control_paths[i] = alloc_string(path);
+        at = i;
+    }
+    KILN_ASSERT(at >= 0, "no place for %s", path);
+    control_net_set_circular(m->controls[at], run->r->tiling);
+    *net = m->controls[at];
     return 0;
 }
 
-int run_control_picture(const struct run *run, int width, int height, float **picture,
+int run_open_controls(struct run *run, struct error *err)
+{
+    const struct image_request *r = run->r;
+    struct wanted list[REQUEST_CONTROLS_MAX];
+    int count = list_wanted(r, list), rc = 0;
+    drop_others(run->m, r, list, count);
+    for (int i = 0; i < count && !rc; i++) {
+        struct run_control *c = &run->controls[i];
+        rc = make_map(&c->map, r, &list[i], err);
+        if (rc) break;
+        run->control_count = i + 1;
+        c->strength = list[i].strength;
+        if (r->return_control_map) return 0;
+        if (!list[i].path)
+            rc = error_set(err, ERR_INVALID, "control type %s needs a ControlNet file",
+                           list[i].type);
+        if (!rc) rc = run_open_control_net(run, &c->net, list[i].path, err);
+    }
+    return rc;
+}
+
+void run_release_controls(struct run *run)
+{
+    for (int i = 0; i < run->control_count; i++) pixels_release(&run->controls[i].map);
+    run->control_count = 0;
+}
+
+int run_control_picture(const struct pixels *map, int width, int height, float **picture,
                         struct error *err)
 {
     struct pixels sized = {0};
     size_t n = (size_t)width * (size_t)height * 3;
-    int rc = pixels_resize(&sized, &run->control_map, width, height, RESIZE_LANCZOS, err);
+    int rc = pixels_resize(&sized, map, width, height, RESIZE_LANCZOS, err);
     if (rc) return rc;
     float *made = alloc_try(n, sizeof *made);
     for (size_t i = 0; made && i < n; i++) made[i] = (float)sized.data[i] / 255.0f;

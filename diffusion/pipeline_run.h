@@ -12,6 +12,14 @@
 #include "diffusion/model.h"
 #include "diffusion/source_picture.h"
 
+/* A ControlNet and what it looks at. */
+struct run_control {
+    struct control_net *net; /* the model's */
+    struct pixels map;       /* at the request's size */
+    const float *picture;    /* instead of map, when the pass has the request's size: [h,w,3] */
+    double strength;
+};
+
 struct run {
     struct model *m;
     const struct image_request *r;
@@ -29,8 +37,8 @@ struct run {
     int embedding_count;
     struct error unusable; /* the first LoRA that could not be used */
 
-    struct control_net *control; /* the model's; NULL: none */
-    struct pixels control_map;   /* at the request's size */
+    struct run_control controls[REQUEST_CONTROLS_MAX];
+    int control_count;
 
     int steps_done, steps_all; /* for progress, over all passes */
     int pass_steps;            /* of the pass that runs now */
@@ -41,9 +49,17 @@ struct sampling_pass {
     int width, height; /* pixels */
     int steps;
     double denoise;
-    const float *latent; /* start, [images,c,h,w]; NULL: none */
-    const float *mask;   /* [h,w]; NULL: none */
-    const float *extra;  /* [5,h,w] for inpainting models */
+    enum schedule schedule;
+    const struct conditioning *positive; /* NULL: the run's */
+    const float *latent;                 /* start, [images,c,h,w]; NULL: none */
+    const float *mask;                   /* [h,w]; NULL: none */
+    const float *extra;                  /* [5,h,w] for inpainting models */
+    const struct run_control *controls;
+    int control_count;
+    /* Only steps first_step .. last_step - 1 of all; last_step 0: to the end. What is left at the
+     * last one is still noisy. */
+    int first_step, last_step;
+    bool noisy; /* the latent is noisy already, nothing is added at the start */
 };
 
 void run_note(struct run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -56,22 +72,28 @@ int run_stopped(struct error *err);
 int run_prepare_prompt(struct run *run, struct error *err);
 int run_use_loras(struct run *run, struct error *err);
 int run_encode_text(struct run *run, struct error *err);
+/* One more positive side, in the form of the run's; conditioning_release. */
+int run_encode_side(struct run *run, struct conditioning *c, const char *prompt, struct error *err);
 void run_release_text(struct run *run);
 
 /* latents: [images,c,h,w], made here; the caller frees. */
 int sampling_pass_run(struct run *run, const struct sampling_pass *pass, float **latents,
                       struct error *err);
 
-/* pipeline_control.c: the request's picture as a map, and its network. */
-int run_open_control(struct run *run, struct error *err);
-/* The map at a pass's size, [h,w,3] in [0,1]; the caller frees. */
-int run_control_picture(const struct run *run, int width, int height, float **picture,
-                        struct error *err);
+int run_encode_picture(struct run *run, const float *rgb, int width, int height, float *latent,
+                       struct error *err);
 
-/* hires.c: whether the request's two passes make sense, and the first one's size. */
-bool hires_wanted(const struct run *run, int *first_width, int *first_height);
-/* Nearest neighbour at pixel centres. */
-void hires_enlarge(float *to, int64_t oh, int64_t ow, const float *from, int64_t planes, int64_t h,
-                   int64_t w);
+/* pipeline_control.c: the request's pictures as maps, and their networks. */
+int run_open_controls(struct run *run, struct error *err);
+/* The model's ControlNet of this path, opened if it is not; borrowed. */
+int run_open_control_net(struct run *run, struct control_net **net, const char *path,
+                         struct error *err);
+/* A map at a pass's size, [h,w,3] in [0,1]; the caller frees. */
+int run_control_picture(const struct pixels *map, int width, int height, float **picture,
+                        struct error *err);
+void run_release_controls(struct run *run);
+
+/* pipeline_qr.c: the QR code's three passes instead of one. latents as above. */
+int run_draw_qr(struct run *run, float **latents, struct error *err);
 
 #endif

@@ -164,8 +164,7 @@ static int open_embeddings(struct run *run, struct error *refusal)
     return 0;
 }
 
-static int encode_side(struct run *run, struct conditioning *c, const char *prompt,
-                       struct error *err)
+int run_encode_side(struct run *run, struct conditioning *c, const char *prompt, struct error *err)
 {
     struct text_request t = {.prompt = prompt,
                              .rules = rules_of(run),
@@ -183,8 +182,8 @@ int run_encode_text(struct run *run, struct error *err)
     double from = now_seconds();
     run_progress(run, PHASE_TEXT, 0, 0);
     int rc = open_embeddings(run, err);
-    if (!rc) rc = encode_side(run, &run->positive, run->prompt, err);
-    if (!rc && run->guided) rc = encode_side(run, &run->negative, run->negative_prompt, err);
+    if (!rc) rc = run_encode_side(run, &run->positive, run->prompt, err);
+    if (!rc && run->guided) rc = run_encode_side(run, &run->negative, run->negative_prompt, err);
     if (!rc && run->guided) rc = conditioning_match(&run->positive, &run->negative, err);
     run->result->text_seconds = now_seconds() - from;
     if (rc) return error_wrap(err, rc, "encoding the prompt");

@@ -212,6 +212,14 @@ int capability_refuse(const struct capability_set *s, const struct horde_job *jo
     if (!(s->families >> family & 1))
         return error_set(err, ERR_UNSUPPORTED, "this worker cannot run %s models",
                          family_people(family));
+    if (job->workflow && !str_equal(job->workflow, "qr_code")) {
+        char shown[80];
+        str_clean(shown, sizeof shown, job->workflow);
+        return error_set(err, ERR_UNSUPPORTED, "workflow \"%s\" is not known", shown);
+    }
+    if (job->workflow && family != FAMILY_SD1 && family != FAMILY_SDXL)
+        return error_set(err, ERR_UNSUPPORTED, "workflow qr_code is for SD 1.x and SDXL, not %s",
+                         family_people(family));
     struct capability_set want = asked(job);
     for (int c = 0; c < CAPABILITY_COUNT; c++)
         if (capability_has(&want, (enum capability)c) && !capability_has(s, (enum capability)c))

@@ -52,9 +52,9 @@
     X(FLOW_SHIFT, "flow_shift", 0)                                                                 \
     X(EXTRA_SOURCE_IMAGES, "extra_source_images", 0)                                               \
     X(LAYER_DIFFUSE, "layer_diffuse", 0)                                                           \
-    X(QR_CODE, "qr_code", 0)                                                                       \
-    X(EXTRA_TEXTS, "extra_texts", 0)                                                               \
-    X(WORKFLOW, "workflow", 0)                                                                     \
+    X(QR_CODE, "qr_code", 1)                                                                       \
+    X(EXTRA_TEXTS, "extra_texts", 1)                                                               \
+    X(WORKFLOW, "workflow", 1)                                                                     \
     X(STABLE_CASCADE_2PASS, "stable_cascade_2pass", 0)                                             \
     X(FLUX, "flux", 0)                                                                             \
     X(POST_PROCESSING, "post-processing", 1)                                                       \

@@ -80,6 +80,17 @@ static const struct field loaded_fields[] = {
     F_END,
 };
 
+static const struct field control_fields[] = {
+    F_HEAP(request_control, type),   F_HEAP(request_control, path),
+    F_BLOB(request_control, image),  F_F64(request_control, strength, -1e6, 1e6),
+    F_BOOL(request_control, is_map), F_END};
+static const struct field qr_fields[] = {F_HEAP(request_qr, text),
+                                         F_HEAP(request_qr, prompt),
+                                         F_ENUM(request_qr, drawer, request_qr_drawers),
+                                         F_INT(request_qr, x_px, -1, 65536),
+                                         F_INT(request_qr, y_px, -1, 65536),
+                                         F_INT(request_qr, border_modules, 0, 1000),
+                                         F_END};
 static const struct field lora_fields[] = {F_HEAP(request_lora, path), F_HEAP(request_lora, name),
                                            F_F64(request_lora, model_strength, -100, 100),
                                            F_F64(request_lora, clip_strength, -100, 100), F_END};
@@ -123,6 +134,8 @@ static const struct field request_fields[] = {
     F_F64(image_request, control_strength, -1e6, 1e6),
     F_BOOL(image_request, image_is_control),
     F_BOOL(image_request, return_control_map),
+    F_ARRAY(image_request, more_controls, more_control_count, control_fields),
+    F_OBJECT(image_request, qr, qr_fields),
     F_END,
 };
 

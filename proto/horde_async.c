@@ -59,6 +59,36 @@ static void write_adapters(struct writer *w, const struct image_request *q)
     }
 }
 
+static void write_extra_text(struct writer *w, const char *reference, const char *text)
+{
+    writer_object(w, NULL);
+    writer_text(w, "text", text);
+    writer_text(w, "reference", reference);
+    writer_end_object(w);
+}
+
+static void write_qr(struct writer *w, const struct image_request *q)
+{
+    const struct {
+        const char *reference;
+        int value, unsaid;
+    } numbers[] = {{"x_offset", q->qr.x_px, -1},
+                   {"y_offset", q->qr.y_px, -1},
+                   {"qr_border", q->qr.border_modules, 1}};
+    writer_text(w, "workflow", "qr_code");
+    writer_array(w, "extra_texts");
+    write_extra_text(w, "qr_code", q->qr.text);
+    if (q->qr.prompt) write_extra_text(w, "function_layer_prompt", q->qr.prompt);
+    if (q->qr.drawer) write_extra_text(w, "module_drawer", request_qr_drawers[q->qr.drawer]);
+    for (size_t i = 0; i < COUNT_OF(numbers); i++) {
+        char text[16];
+        if (numbers[i].value == numbers[i].unsaid) continue;
+        snprintf(text, sizeof text, "%d", numbers[i].value);
+        write_extra_text(w, numbers[i].reference, text);
+    }
+    writer_end_array(w);
+}
+
 static void write_params(struct writer *w, const struct horde_async *a)
 {
     const struct image_request *q = a->request;
@@ -83,12 +113,13 @@ static void write_params(struct writer *w, const struct horde_async *a)
     if (q->source_use != SOURCE_NONE) writer_f64(w, "denoising_strength", q->denoise);
     if (a->post_count) writer_texts(w, "post_processing", a->post_processing, a->post_count);
     if (a->transparent) writer_bool(w, "transparent", true);
-    if (q->control_type) {
+    if (q->control_type && !q->qr.text) {
         writer_text(w, "control_type", q->control_type);
         writer_bool(w, "image_is_control", q->image_is_control);
         writer_bool(w, "return_control_map", q->return_control_map);
         if (q->control_strength != 1) writer_f64(w, "control_strength", q->control_strength);
     }
+    if (q->qr.text) write_qr(w, q);
     write_adapters(w, q);
     writer_end_object(w);
 }

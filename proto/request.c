@@ -7,6 +7,9 @@
 #include "base/alloc.h"
 #include "base/str.h"
 
+const char *const request_qr_drawers[] = {"square",        "gapped square",   "circle", "rounded",
+                                          "vertical bars", "horizontal bars", NULL};
+
 void image_request_init(struct image_request *r)
 {
     *r = (struct image_request){
@@ -23,6 +26,7 @@ void image_request_init(struct image_request *r)
         .hires_denoise = NAN,
         .denoise = 1.0,
         .control_strength = 1.0,
+        .qr = {.x_px = -1, .y_px = -1, .border_modules = 1},
     };
 }
 
@@ -44,6 +48,13 @@ void image_request_release(struct image_request *r)
     free(r->control_type);
     free(r->control_path);
     free(r->control_image.data);
+    for (int i = 0; i < r->more_control_count; i++) {
+        free(r->more_controls[i].type);
+        free(r->more_controls[i].path);
+        free(r->more_controls[i].image.data);
+    }
+    free(r->qr.text);
+    free(r->qr.prompt);
     memset(r, 0, sizeof *r);
 }
 
@@ -75,6 +86,24 @@ static int check_text(const char *name, const char *text, struct error *err)
     return 0;
 }
 
+static int check_controls(const struct image_request *r, struct error *err)
+{
+    int rc = check_number("control strength", r->control_strength, 0, 3, err);
+    for (int i = 0; i < r->more_control_count && !rc; i++)
+        rc = check_number("control strength", r->more_controls[i].strength, 0, 3, err);
+    return rc;
+}
+
+static int check_qr(const struct request_qr *q, struct error *err)
+{
+    if (!q->text) return 0;
+    size_t length = strlen(q->text);
+    if (length < 1 || length > REQUEST_QR_BYTES_MAX)
+        return error_set(err, ERR_INVALID, "the QR code's text has %zu bytes, 1 to %d fit", length,
+                         REQUEST_QR_BYTES_MAX);
+    return check_number("QR border", q->border_modules, 0, 100, err);
+}
+
 int image_request_check(const struct image_request *r, struct error *err)
 {
     int rc = 0;
@@ -85,7 +114,8 @@ int image_request_check(const struct image_request *r, struct error *err)
     if (!rc) rc = check_number("count", r->count, 1, REQUEST_COUNT_MAX, err);
     if (!rc) rc = check_number("clip skip", r->clip_skip, 0, REQUEST_CLIP_SKIP_MAX, err);
     if (!rc) rc = check_number("denoise", r->denoise, 0.01, 1, err);
-    if (!rc) rc = check_number("control strength", r->control_strength, 0, 3, err);
+    if (!rc) rc = check_controls(r, err);
+    if (!rc) rc = check_qr(&r->qr, err);
     if (!rc) rc = check_number("variation strength", r->variation_strength, 0, 1, err);
     if (!rc) rc = check_number("guidance rescale", r->guidance_rescale, 0, 1, err);
     if (!rc && !isnan(r->hires_denoise))

@@ -25,6 +25,8 @@
 #define REQUEST_PROMPT_BYTES_MAX (64 * 1024)
 #define REQUEST_LORAS_MAX 16
 #define REQUEST_EMBEDDINGS_MAX 20
+#define REQUEST_CONTROLS_MAX 4
+#define REQUEST_QR_BYTES_MAX 1273 /* what the largest code holds at level H */
 
 /* Encoded image bytes (PNG, JPEG, WebP); data NULL: none. */
 struct blob {
@@ -32,6 +34,14 @@ struct blob {
     size_t length;
 };
 
+enum qr_drawer {
+    QR_SQUARE,
+    QR_GAPPED_SQUARE,
+    QR_CIRCLE,
+    QR_ROUNDED,
+    QR_VERTICAL_BARS,
+    QR_HORIZONTAL_BARS
+};
 enum source_use { SOURCE_NONE, SOURCE_IMG2IMG, SOURCE_INPAINTING, SOURCE_OUTPAINTING };
 /* whose generators are matched; diffusion/sample/noise.h has the rules */
 enum noise_device { NOISE_CPU, NOISE_CUDA, NOISE_HORDE };
@@ -47,6 +57,23 @@ struct request_embedding {
     char *path;
     char *name; /* the word in the prompt */
     double strength;
+};
+
+/* One more ControlNet. */
+struct request_control {
+    char *type, *path; /* path: its weights */
+    struct blob image;
+    double strength; /* 0..3 */
+    bool is_map;     /* the image is a ready-made map */
+};
+
+/* The Horde's workflow qr_code. */
+struct request_qr {
+    char *text;   /* NULL: no code */
+    char *prompt; /* for the three large squares; NULL: the request's */
+    enum qr_drawer drawer;
+    int x_px, y_px;     /* of the code; negative: in the middle */
+    int border_modules; /* 1 unless said */
 };
 
 struct image_request {
@@ -88,7 +115,15 @@ struct image_request {
     struct blob control_image;
     double control_strength;
     bool image_is_control, return_control_map;
+    struct request_control more_controls[REQUEST_CONTROLS_MAX - 1]; /* beside that one */
+    int more_control_count;
+
+    /* Instead of a plain picture: one that hides a QR code, by the ControlNet of control_path. */
+    struct request_qr qr;
 };
+
+/* "square", "gapped square" ...: the Horde's words, by enum qr_drawer; NULL at the end */
+extern const char *const request_qr_drawers[];
 
 /* Horde defaults: 512x512, 30 steps, cfg 7.5, k_euler_a, karras off, seed 0, count 1, denoise 1. */
 void image_request_init(struct image_request *r);

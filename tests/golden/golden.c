@@ -4,9 +4,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/buf.h"
+
+/* Cases of NAME beside `data` ("family") are appended; their own files are there. */
+static void add_cases(struct golden *g, const char *name);
 
 static void stop(const char *what, const char *why)
 {
@@ -23,6 +27,7 @@ void golden_open(struct golden *g, const char *data, enum precision precision)
     g->cases = json_load_file(path, 0, &e);
     if (!g->cases) stop(path, e.text);
     free(path);
+    add_cases(g, "family");
     if (device_open(&g->device, "cpu", &err)) stop("cpu", err.text);
 }
 
@@ -47,6 +52,28 @@ double golden_number(const json_t *c, const char *key, double otherwise)
 {
     const json_t *v = json_object_get(c, key);
     return json_is_number(v) ? json_number_value(v) : otherwise;
+}
+
+static void add_cases(struct golden *g, const char *name)
+{
+    json_error_t e;
+    char *path = alloc_printf("%s/../%s/cases.json", g->data, name);
+    json_t *more = json_load_file(path, 0, &e), *c;
+    size_t i;
+    if (!more) stop(path, e.text);
+    json_array_foreach(more, i, c) json_object_set_new(c, "folder", json_string(name));
+    json_array_extend(g->cases, more);
+    json_decref(more);
+    free(path);
+}
+
+char *golden_path(const struct golden *g, const json_t *c, const char *name)
+{
+    const char *folder = golden_string(c, "folder", NULL);
+    char *own = folder ? alloc_printf("%s/../%s/%s", g->data, folder, name) : NULL;
+    if (own && access(own, F_OK) == 0) return own;
+    free(own);
+    return alloc_printf("%s/%s", g->data, name);
 }
 
 static bool said(const json_t *c, const char *key)
@@ -74,12 +101,12 @@ struct model *golden_model(struct golden *g, const json_t *c)
     return m;
 }
 
-static void read_blob(const struct golden *g, struct blob *to, const char *name)
+static void read_blob(const struct golden *g, const json_t *c, struct blob *to, const char *name)
 {
     struct buf b;
     struct error err;
     if (!name) return;
-    char *path = alloc_printf("%s/%s", g->data, name);
+    char *path = golden_path(g, c, name);
     buf_init(&b, 16u << 20);
     if (buf_read_file(&b, path, &err)) stop(path, err.text);
     to->data = buf_take(&b, &to->length);
@@ -94,7 +121,9 @@ static void read_loras(const struct golden *g, struct image_request *r, const js
     {
         struct request_lora *l = &r->loras[r->lora_count++];
         l->name = alloc_string(json_string_value(json_array_get(item, 0)));
-        l->path = alloc_printf("%s/lora/%s.safetensors", g->data, l->name);
+        char *file = alloc_printf("lora/%s.safetensors", l->name);
+        l->path = golden_path(g, c, file);
+        free(file);
         l->model_strength = json_number_value(json_array_get(item, 1));
         l->clip_strength = json_number_value(json_array_get(item, 2));
     }
@@ -114,6 +143,33 @@ static void read_embeddings(const struct golden *g, struct image_request *r, con
     }
 }
 
+static void read_controls(const struct golden *g, struct image_request *r, const json_t *c)
+{
+    size_t i;
+    const json_t *item;
+    json_array_foreach(json_object_get(c, "controls"), i, item)
+    {
+        struct request_control *to = &r->more_controls[r->more_control_count++];
+        to->type = alloc_string("canny");
+        to->path =
+            alloc_printf("%s/control/%s", g->data, json_string_value(json_array_get(item, 0)));
+        read_blob(g, c, &to->image, json_string_value(json_array_get(item, 1)));
+        to->strength = json_number_value(json_array_get(item, 2));
+        to->is_map = true;
+    }
+}
+
+static void read_qr(struct image_request *r, const json_t *c)
+{
+    const json_t *qr = json_object_get(c, "qr");
+    if (!qr) return;
+    r->qr.text = alloc_string(golden_string(qr, "text", ""));
+    if (golden_string(qr, "prompt", NULL))
+        r->qr.prompt = alloc_string(golden_string(qr, "prompt", ""));
+    r->qr.x_px = (int)golden_number(qr, "x", -1);
+    r->qr.y_px = (int)golden_number(qr, "y", -1);
+}
+
 static void read_control(const struct golden *g, struct image_request *r, const json_t *c)
 {
     const json_t *control = json_object_get(c, "control");
@@ -123,7 +179,7 @@ static void read_control(const struct golden *g, struct image_request *r, const 
         alloc_printf("%s/control/%s", g->data, json_string_value(json_array_get(control, 0)));
     r->control_strength = json_number_value(json_array_get(control, 1));
     r->image_is_control = true;
-    read_blob(g, &r->control_image, "assets/init.png");
+    read_blob(g, c, &r->control_image, "assets/init.png");
 }
 
 void golden_request(const struct golden *g, struct image_request *r, const json_t *c)
@@ -154,9 +210,11 @@ void golden_request(const struct golden *g, struct image_request *r, const json_
     if (json_object_get(c, "init")) r->source_use = SOURCE_IMG2IMG;
     if (use)
         r->source_use = strcmp(use, "inpainting") == 0 ? SOURCE_INPAINTING : SOURCE_OUTPAINTING;
-    read_blob(g, &r->source, golden_string(c, "init", NULL));
-    read_blob(g, &r->mask, golden_string(c, "mask", NULL));
+    read_blob(g, c, &r->source, golden_string(c, "init", NULL));
+    read_blob(g, c, &r->mask, golden_string(c, "mask", NULL));
     read_loras(g, r, c);
     read_embeddings(g, r, c);
     read_control(g, r, c);
+    read_controls(g, r, c);
+    read_qr(r, c);
 }

@@ -29,6 +29,8 @@ struct golden {
 void golden_open(struct golden *g, const char *data, enum precision precision);
 void golden_close(struct golden *g);
 
+/* A case's file: in its own folder, else in the data. The caller frees. */
+char *golden_path(const struct golden *g, const json_t *c, const char *name);
 const char *golden_string(const json_t *c, const char *key, const char *otherwise);
 double golden_number(const json_t *c, const char *key, double otherwise);
 

@@ -324,7 +324,9 @@ def run_case(ref, case, data, control=None):
         first = case["hires"]
         x = one_pass(ref, case, positive, negative, first, denoise)
         x = torch.nn.functional.interpolate(x, size=(size[1] // 8, size[0] // 8), mode="nearest-exact")
-        x = one_pass(ref, case, positive, negative, size, case.get("hires_denoise", 0.65), x)
+        # the Horde's worker leaves the second pass its graph's schedule, and fewer steps
+        again = dict(case, schedule="simple", steps=case.get("hires_steps", case["steps"]))
+        x = one_pass(ref, again, positive, negative, size, case.get("hires_denoise", 0.65), x)
     else:
         x = one_pass(ref, case, positive, negative, size, denoise, latent,
                      latent_mask(mask) if mask is not None else None, extra, control)

@@ -19,18 +19,29 @@
 #define LIMIT_RANDOM_DB 40.0
 #define SAME_DB 120.0 /* shown for equal pictures */
 
-/* Peak signal to noise; -1 for different sizes. */
-static double compare(const struct pixels *a, const struct pixels *b)
+/* Peak signal to noise of b and the part of a at (left, top); -1 where b reaches past a. */
+static double compare(const struct pixels *a, const struct pixels *b, int left, int top)
 {
-    if (a->width != b->width || a->height != b->height) return -1;
+    if (left + b->width > a->width || top + b->height > a->height) return -1;
     double squares = 0;
-    int64_t n = (int64_t)a->width * a->height;
-    for (int64_t i = 0; i < n; i++)
-        for (int k = 0; k < 3; k++) {
-            double d = (double)a->data[i * a->channels + k] - b->data[i * b->channels + k];
-            squares += d * d;
-        }
-    return squares == 0 ? SAME_DB : 10 * log10(255.0 * 255.0 / (squares / (double)(n * 3)));
+    for (int y = 0; y < b->height; y++)
+        for (int x = 0; x < b->width; x++)
+            for (int k = 0; k < 3; k++) {
+                double d = a->data[((y + top) * a->width + x + left) * a->channels + k];
+                d -= b->data[(y * b->width + x) * b->channels + k];
+                squares += d * d;
+            }
+    double mean = squares / (3.0 * b->width * b->height);
+    return squares == 0 ? SAME_DB : 10 * log10(255.0 * 255.0 / mean);
+}
+
+/* Whole pictures have the request's size; a case may keep a part. */
+static double compare_case(const struct pixels *a, const struct pixels *b, const json_t *c)
+{
+    const json_t *crop = json_object_get(c, "crop");
+    if (!crop && (a->width != b->width || a->height != b->height)) return -1;
+    return compare(a, b, (int)json_integer_value(json_array_get(crop, 0)),
+                   (int)json_integer_value(json_array_get(crop, 1)));
 }
 
 /* The worst picture of the case. */
@@ -54,14 +65,13 @@ static double run_case(struct golden *g, const json_t *c, bool *failed)
     }
     for (int i = 0; i < result.count; i++) {
         struct pixels want = {0};
-        char *path = alloc_printf(
-            "%s/%s", g->data,
-            json_string_value(json_array_get(json_object_get(c, "images"), (size_t)i)));
+        char *path = golden_path(
+            g, c, json_string_value(json_array_get(json_object_get(c, "images"), (size_t)i)));
         if (image_read(&want, NULL, path, &err)) {
             printf("%s: %s\n", id, err.text);
             worst = -1;
         } else {
-            worst = fmin(worst, compare(&result.images[i], &want));
+            worst = fmin(worst, compare_case(&result.images[i], &want, c));
         }
         pixels_release(&want);
         free(path);

@@ -98,6 +98,14 @@ static void generate_keeps_every_field(void **state)
     r->control_image = (struct blob){control, sizeof control};
     r->control_strength = 0.75;
     r->image_is_control = true;
+    r->more_controls[0] = (struct request_control){.strength = 0.25, .is_map = true};
+    set(&r->more_controls[0].type, "depth");
+    set(&r->more_controls[0].path, "/d");
+    r->more_controls[0].image = (struct blob){control, sizeof control};
+    r->more_control_count = 1;
+    set(&r->qr.text, "a code");
+    r->qr.drawer = QR_CIRCLE;
+    r->qr.x_px = 128;
     a.generate.post_processing[0] = "RealESRGAN_x4plus";
     a.generate.post_processing[1] = "GFPGAN";
     a.generate.post_count = 2;
@@ -141,6 +149,16 @@ static void generate_keeps_every_field(void **state)
     assert_memory_equal(got->control_image.data, control, 2);
     assert_true(got->control_strength == 0.75 && got->image_is_control);
     assert_false(got->return_control_map);
+    assert_int_equal(got->more_control_count, 1);
+    assert_string_equal(got->more_controls[0].type, "depth");
+    assert_string_equal(got->more_controls[0].path, "/d");
+    assert_memory_equal(got->more_controls[0].image.data, control, sizeof control);
+    assert_true(got->more_controls[0].strength == 0.25 && got->more_controls[0].is_map);
+    assert_string_equal(got->qr.text, "a code");
+    assert_null(got->qr.prompt);
+    assert_int_equal(got->qr.drawer, QR_CIRCLE);
+    assert_int_equal(got->qr.x_px, 128);
+    assert_int_equal(got->qr.y_px, -1);
     assert_int_equal(b.generate.post_count, 2);
     assert_string_equal(b.generate.post_processing[1], "GFPGAN");
     assert_int_equal(b.generate.format, ENGINE_FORMAT_PNG);
@@ -151,6 +169,7 @@ static void generate_keeps_every_field(void **state)
     assert_null(b.generate.xmp);
     engine_msg_release(&b);
     r->source.data = r->mask.data = r->control_image.data = NULL;
+    r->more_controls[0].image.data = NULL;
     image_request_release(r);
 }
 

@@ -160,6 +160,12 @@ static void asked_and_popped_are_the_same(void **state)
     q.source = (struct blob){picture, sizeof picture};
     q.mask = (struct blob){picture, 3};
     q.denoise = 0.6;
+    q.qr = (struct request_qr){.text = alloc_string("https://haidra.net"),
+                               .prompt = alloc_string("bricks"),
+                               .drawer = QR_VERTICAL_BARS,
+                               .x_px = 64,
+                               .y_px = -1,
+                               .border_modules = 2};
     q.loras[0] = (struct request_lora){NULL, alloc_string("Runes"), 0.8, 0.5};
     q.lora_count = 1;
     struct horde_async a = {.request = &q,
@@ -200,6 +206,12 @@ static void asked_and_popped_are_the_same(void **state)
     assert_true(job.request.tiling && job.request.hires_fix && job.request.hires_denoise == 0.5);
     assert_int_equal(job.request.source_use, SOURCE_INPAINTING);
     assert_true(job.request.denoise == 0.6);
+    assert_string_equal(job.request.qr.text, "https://haidra.net");
+    assert_string_equal(job.request.qr.prompt, "bricks");
+    assert_int_equal(job.request.qr.drawer, QR_VERTICAL_BARS);
+    assert_int_equal(job.request.qr.x_px, 64);
+    assert_int_equal(job.request.qr.y_px, -1);
+    assert_int_equal(job.request.qr.border_modules, 2);
     assert_string_equal(job.loras[0].name, "Runes");
     assert_true(job.loras[0].model_strength == 0.8 && job.loras[0].clip_strength == 0.5);
     assert_string_equal(job.post_processing[0], "GFPGAN");
