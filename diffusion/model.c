@@ -60,9 +60,9 @@ int model_add_store(struct model *m, struct weight_store **store, const char *pa
     return rc;
 }
 
-int model_load_part(struct model *m, void *part, model_visit visit, struct weight_store *store,
-                    const char *prefix, enum dialect dialect, const char *component,
-                    enum dtype activation, struct error *err)
+int model_load_weights(struct model *m, void *part, model_visit visit, struct weight_store *store,
+                       const char *prefix, enum dialect dialect, const char *component,
+                       struct error *err)
 {
     struct weight_loading loading = {
         .store = store, .prefix = prefix, .component = component, .dialect = dialect};
@@ -70,12 +70,25 @@ int model_load_part(struct model *m, void *part, model_visit visit, struct weigh
     visit(&v, part);
     if (v.failed) return v.failed;
     int rc = weight_loading_check(&loading, err);
-    if (rc) return rc;
-    m->info.weight_bytes += loading.bytes;
+    if (!rc) m->info.weight_bytes += loading.bytes;
+    return rc;
+}
+
+int model_pack_weights(struct model *m, void *part, model_visit visit,
+                       const struct weight_store *store, enum dtype activation, struct error *err)
+{
     struct weight_packing packing = {m->device, store, activation};
-    v = (struct weight_visitor){.visit = weight_pack, .context = &packing, .err = err};
+    struct weight_visitor v = {.visit = weight_pack, .context = &packing, .err = err};
     visit(&v, part);
     return v.failed;
+}
+
+int model_load_part(struct model *m, void *part, model_visit visit, struct weight_store *store,
+                    const char *prefix, enum dialect dialect, const char *component,
+                    enum dtype activation, struct error *err)
+{
+    int rc = model_load_weights(m, part, visit, store, prefix, dialect, component, err);
+    return rc ? rc : model_pack_weights(m, part, visit, store, activation, err);
 }
 
 /* ---- what kind of model ---- */
@@ -226,6 +239,9 @@ static bool is_sdxl(const struct model *m)
     return m->info.family == FAMILY_SDXL || m->info.family == FAMILY_SDXL_REFINER;
 }
 
+/* The stream of SDXL's VAE reaches some 10^5, and F16 ends at 65504: 32 times more room. */
+#define SDXL_VAE_EXPONENT 5
+
 static int open_vae(struct model *m, struct weight_store *s, const char *prefix, const char *config,
                     struct error *err)
 {
@@ -249,11 +265,14 @@ static int open_vae(struct model *m, struct weight_store *s, const char *prefix,
             err, ERR_FORMAT, "%s: a VAE with %lld latent channels%s, the UNet has %lld",
             weight_store_path(s), (long long)c.latent_channels, c.decoder ? "" : " and no decoder",
             (long long)m->unet.config.out_channels);
-    m->vae_dtype = m->dtype == DTYPE_F16 && is_sdxl(m) ? DTYPE_F32 : m->dtype;
+    m->vae_dtype = m->dtype;
     rc = vae_init(&m->vae, &c, err);
     if (rc) return error_wrap(err, rc, "%s", weight_store_path(s));
     m->vae_store = s;
-    return model_load_part(m, &m->vae, visit_vae, s, prefix, dialect, "the VAE", m->vae_dtype, err);
+    rc = model_load_weights(m, &m->vae, visit_vae, s, prefix, dialect, "the VAE", err);
+    if (!rc && m->dtype == DTYPE_F16 && is_sdxl(m))
+        rc = vae_rescale(&m->vae, SDXL_VAE_EXPONENT, err);
+    return rc ? rc : model_pack_weights(m, &m->vae, visit_vae, s, m->vae_dtype, err);
 }
 
 static const char *const vae_prefixes[] = {"first_stage_model.", "vae.", "", NULL};

@@ -21,8 +21,8 @@
 struct model {
     struct model_info info;
     struct device *device;
-    enum dtype dtype;     /* of activations in text and UNet */
-    enum dtype vae_dtype; /* SDXL's VAE overflows F16 */
+    enum dtype dtype; /* of activations in text and UNet */
+    enum dtype vae_dtype;
     struct weight_store *stores[MODEL_STORES_MAX];
     int store_count;
 
@@ -74,8 +74,14 @@ void model_rest(struct model *m);
 /* Opens a store and keeps it until model_close. */
 int model_add_store(struct model *m, struct weight_store **store, const char *path,
                     struct error *err);
-/* Loads by visitor, checks for missing tensors, packs for `activation`. */
+/* Loads by visitor, checks for missing tensors. */
 typedef void (*model_visit)(struct weight_visitor *v, void *part);
+int model_load_weights(struct model *m, void *part, model_visit visit, struct weight_store *store,
+                       const char *prefix, enum dialect dialect, const char *component,
+                       struct error *err);
+int model_pack_weights(struct model *m, void *part, model_visit visit,
+                       const struct weight_store *store, enum dtype activation, struct error *err);
+/* Both. */
 int model_load_part(struct model *m, void *part, model_visit visit, struct weight_store *store,
                     const char *prefix, enum dialect dialect, const char *component,
                     enum dtype activation, struct error *err);

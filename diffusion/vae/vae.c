@@ -1,9 +1,15 @@
 #include "diffusion/vae/vae.h"
 
+#include <math.h>
+
 #include "base/alloc.h"
 #include "tensor/tape.h"
 
-#define EPS 1e-6
+/* of norms, which all read the residual stream or a convolution scaled like it */
+static double eps(const struct vae *m)
+{
+    return ldexp(1e-6, -2 * m->exponent);
+}
 
 static struct conv_shape same(const struct vae *m, int kernel)
 {
@@ -18,14 +24,14 @@ static struct tensor res_block(struct pass *p, const void *context, const struct
     struct vae_res *m = (struct vae_res *)context;
     struct tensor x = in[0];
     struct conv_shape three = conv_same(3);
-    three.circular = *m->circular;
+    three.circular = m->vae->circular;
     struct tensor y = pass_tensor(p, p->dtype, 4, TENSOR_DIM(x.dim[0], x.dim[1], x.dim[2], m->out));
     size_t mark = pass_open_scope(p);
     struct fuse rest = {.add = x};
     if (m->in != m->out) rest.add = layer_conv(p, &m->skip, x, conv_same(1), NULL);
-    struct tensor h = norm_group(p, &m->norm1, x, m->groups, EPS, ACT_SILU);
+    struct tensor h = norm_group(p, &m->norm1, x, m->groups, eps(m->vae), ACT_SILU);
     h = layer_conv(p, &m->conv1, h, three, NULL);
-    h = norm_group(p, &m->norm2, h, m->groups, EPS, ACT_SILU);
+    h = norm_group(p, &m->norm2, h, m->groups, eps(m->vae), ACT_SILU);
     layer_conv_into(p, &m->conv2, &y, h, three, &rest);
     pass_close_scope(p, mark);
     return y;
@@ -43,7 +49,7 @@ static struct tensor attention(struct pass *p, struct vae *m, struct vae_attenti
     struct tensor y = pass_tensor_like(p, x);
     size_t mark = pass_open_scope(p);
     struct conv_shape point = conv_same(1);
-    struct tensor h = norm_group(p, &a->norm, x, m->config.groups, EPS, ACT_NONE);
+    struct tensor h = norm_group(p, &a->norm, x, m->config.groups, eps(m), ACT_NONE);
     struct tensor q = tensor_view_3d(layer_conv(p, &a->q, h, point, NULL), n, rows, c);
     struct tensor k = tensor_view_3d(layer_conv(p, &a->k, h, point, NULL), n, rows, c);
     struct tensor v = tensor_view_3d(layer_conv(p, &a->v, h, point, NULL), n, rows, c);
@@ -77,7 +83,7 @@ static struct tensor level_up(struct pass *p, struct vae *m, int i, struct tenso
         three.upsample = 2;
         layer_conv_into(p, &half->resample[i], &y, h, three, NULL);
     } else {
-        h = norm_group(p, &half->norm_out, h, m->config.groups, EPS, ACT_SILU);
+        h = norm_group(p, &half->norm_out, h, m->config.groups, eps(m), ACT_SILU);
         layer_conv_into(p, &half->conv_out, &y, h, three, NULL);
     }
     pass_close_scope(p, mark);
@@ -119,7 +125,7 @@ struct tensor vae_encode(struct pass *p, struct vae *m, struct tensor x)
     struct tensor h = layer_conv(p, &m->encoder.conv_in, x, same(m, 3), NULL);
     for (int i = 0; i < m->config.levels; i++) h = level_down(p, m, i, h);
     h = middle(p, m, &m->encoder, h);
-    h = norm_group(p, &m->encoder.norm_out, h, m->config.groups, EPS, ACT_SILU);
+    h = norm_group(p, &m->encoder.norm_out, h, m->config.groups, eps(m), ACT_SILU);
     h = layer_conv(p, &m->encoder.conv_out, h, same(m, 3), NULL);
     return m->config.quant ? layer_conv(p, &m->quant, h, conv_same(1), NULL) : h;
 }

@@ -34,7 +34,7 @@ struct vae_res {
     struct norm norm1, norm2;
     struct layer conv1, conv2, skip;
     int64_t in, out, groups;
-    const bool *circular;
+    const struct vae *vae;
 };
 
 struct vae_attention {
@@ -55,7 +55,17 @@ struct vae {
     struct vae_half encoder, decoder;
     struct layer quant, post_quant;
     bool circular;
+
+    /* vae_rescale's: the residual stream is 2^-exponent of what the weights say */
+    int exponent;
+    void **owned; /* rescaled weights */
+    size_t owned_count;
 };
+
+/* After loading, before packing: keeps F16 activations of SDXL's VAE in range, with the same results.
+ * ERR_NO_MEMORY. vae_release undoes it. */
+int vae_rescale(struct vae *m, int exponent, struct error *err);
+void vae_rescale_release(struct vae *m);
 
 int vae_init(struct vae *m, const struct vae_config *config, struct error *err);
 void vae_visit(struct weight_visitor *v, struct vae *m);

@@ -78,8 +78,7 @@ int vae_detect(struct vae_config *config, const struct weight_store *store, cons
 
 static void init_res(struct vae *m, struct vae_res *r, int64_t in, int64_t out)
 {
-    *r = (struct vae_res){
-        .in = in, .out = out, .groups = m->config.groups, .circular = &m->circular};
+    *r = (struct vae_res){.in = in, .out = out, .groups = m->config.groups, .vae = m};
 }
 
 int vae_init(struct vae *m, const struct vae_config *config, struct error *err)
@@ -221,5 +220,6 @@ void vae_release(struct vae *m, struct device *d)
 {
     struct weight_visitor v = {.visit = release_one, .context = d};
     if (m->config.levels) vae_visit(&v, m);
+    vae_rescale_release(m);
     memset(m, 0, sizeof *m);
 }
