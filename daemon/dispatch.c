@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/now.h"
 #include "base/str.h"
+#include "daemon/adapters.h"
 #include "daemon/fault_point.h"
 #include "daemon/job.h"
 
@@ -532,6 +533,7 @@ void dispatch_overdue(struct worker *w)
         http_cancel(j->fetch);
         j->fetch = NULL;
         alarm_drop(&j->fetch_alarm);
+        adapters_forget(w->adapters, j);
         job_fault(j, "its time is over");
         job_settle(j);
         /* it was told the deadline and does not keep it */

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/now.h"
 #include "base/str.h"
+#include "daemon/adapters.h"
 #include "daemon/fault_point.h"
 
 struct job *job_new(struct worker *w, const char *pop)
@@ -36,6 +37,7 @@ static void free_job(struct job *job)
     }
     alarm_drop(&job->fetch_alarm);
     http_cancel(job->fetch);
+    adapters_forget(job->w->adapters, job);
     free(job->source.data);
     free(job->mask.data);
     free(job->result);

@@ -70,6 +70,9 @@ struct job {
     int fetch_tries;
     bool fetched; /* it waited for somebody else's server */
     struct alarm fetch_alarm;
+    int adapters_open; /* LoRAs and embeddings on their way (adapters.h) */
+    void (*adapters_then)(struct job *job);
+    struct alarm adapters_alarm;
     char notes[JOB_NOTES_BYTES]; /* of the whole job, before it has images */
 
     struct engine_process *engine; /* while GENERATING */

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/now.h"
 #include "base/str.h"
+#include "daemon/adapters.h"
 #include "daemon/fault_point.h"
 #include "daemon/job.h"
 
@@ -35,6 +36,7 @@ static void learn_lead(struct job *job)
 
 static void now_ready(struct job *job)
 {
+    if (!job_is_open_for_engine(job)) return; /* given back meanwhile */
     learn_lead(job);
     if (dispatch_at_once(job)) return;
     struct page *p = page_new();
@@ -115,29 +117,14 @@ static void fetch_next(struct job *job)
     now_ready(job);
 }
 
-/* ---- LoRAs and embeddings: what the cache has; the others are named, the image is still made ---- */
+/* ---- the weights beside the model: a ControlNet is here or is not offered, the others are fetched ---- */
 
-static char *in_cache(const struct worker *w, const char *folder, const char *name)
+static char *control_file(const struct worker *w, const char *name)
 {
-    static const char *const ends[] = {".safetensors", ".pt", ""};
-    if (strchr(name, '/') || name[0] == '.' || strlen(name) > 200) return NULL;
-    for (unsigned i = 0; i < COUNT_OF(ends); i++) {
-        char *path = alloc_printf("%s/%s/%s%s", w->folders.cache, folder, name, ends[i]);
-        if (worker_may_use(w, path)) return path;
-        free(path);
-    }
+    char *path = alloc_printf("%s/controlnet/%s.safetensors", w->folders.cache, name);
+    if (worker_may_use(w, path)) return path;
+    free(path);
     return NULL;
-}
-
-/* what the request leaves to the worker: the embedding's word in one of the prompts */
-static void inject_embedding(struct image_request *r, const struct horde_ti *ti)
-{
-    char **to = !ti->inject ? NULL : str_equal(ti->inject, "negprompt") ? &r->negative : &r->prompt;
-    if (!to) return;
-    char *longer =
-        alloc_printf("%s%s(embedding:%s:%g)", *to, **to ? ", " : "", ti->name, ti->strength);
-    free(*to);
-    *to = longer;
 }
 
 /* The Horde's names. */
@@ -149,35 +136,16 @@ static const char *qr_network(const struct job *job)
 
 static void take_extras(struct job *job)
 {
-    struct horde_job *h = &job->horde;
-    struct image_request *r = &h->request;
-    for (int i = 0; i < h->lora_count; i++) {
-        char *path = in_cache(job->w, "loras", h->loras[i].name);
-        if (!path) {
-            job_note(job->notes, METADATA_LORA, METADATA_VALUE_DOWNLOAD_FAILED, h->loras[i].name);
-            continue;
-        }
-        struct request_lora *to = &r->loras[r->lora_count++];
-        to->path = path;
-        to->name = alloc_string(h->loras[i].name);
-        to->model_strength = h->loras[i].model_strength;
-        to->clip_strength = h->loras[i].clip_strength;
-    }
-    for (int i = 0; i < h->ti_count; i++) {
-        char *path = in_cache(job->w, "embeddings", h->tis[i].name);
-        if (!path) {
-            job_note(job->notes, METADATA_TI, METADATA_VALUE_DOWNLOAD_FAILED, h->tis[i].name);
-            continue;
-        }
-        struct request_embedding *to = &r->embeddings[r->embedding_count++];
-        to->path = path;
-        to->name = alloc_string(h->tis[i].name);
-        to->strength = h->tis[i].strength;
-        inject_embedding(r, &h->tis[i]);
-    }
+    struct image_request *r = &job->horde.request;
     if (r->control_type && !r->return_control_map)
-        r->control_path = in_cache(job->w, "controlnet", r->control_type);
-    if (r->qr.text) r->control_path = in_cache(job->w, "controlnet", qr_network(job));
+        r->control_path = control_file(job->w, r->control_type);
+    if (r->qr.text) r->control_path = control_file(job->w, qr_network(job));
+    if (r->qr.text && !r->control_path) {
+        job_fault(job, "this worker has no ControlNet for QR codes for that model");
+        job_settle(job);
+        return;
+    }
+    adapters_need(job->w->adapters, job, fetch_next);
 }
 
 static int refuse_image(struct job *job, struct error *err)
@@ -211,11 +179,8 @@ void job_prepare(struct job *job)
         job_settle(job);
         return;
     }
-    if (!job->form) take_extras(job);
-    if (!job->form && job->horde.request.qr.text && !job->horde.request.control_path) {
-        job_fault(job, "this worker has no ControlNet for QR codes for that model");
-        job_settle(job);
-        return;
-    }
-    fetch_next(job);
+    if (job->form)
+        fetch_next(job);
+    else
+        take_extras(job);
 }

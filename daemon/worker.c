@@ -13,6 +13,7 @@
 #include "base/now.h"
 #include "base/str.h"
 #include "daemon/account.h"
+#include "daemon/adapters.h"
 #include "daemon/control.h"
 #include "daemon/demand.h"
 #include "daemon/job.h"
@@ -227,6 +228,7 @@ int worker_start(struct worker *w, struct error *err)
     recover_start(w); /* the clerk reads while the rest starts */
     struct http_options options = http_options_of(w);
     rc = http_start(&w->http, w->loop, &options, err);
+    if (!rc) rc = adapters_start(&w->adapters, w, err);
     if (!rc) rc = control_start(&w->control, w, err);
     if (rc) return rc;
     pop_start(&w->images, w, false);
@@ -358,6 +360,8 @@ static void leave(struct worker *w)
     w->phase = WORKER_LEAVING;
     clerk_stop(w->clerk); /* what is written is written; its last answers come now */
     w->clerk = NULL;
+    adapters_stop(w->adapters);
+    w->adapters = NULL;
     job_free_all(w);
     pop_stop(&w->images);
     pop_stop(&w->forms);

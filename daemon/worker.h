@@ -31,6 +31,7 @@
 
 struct job;
 struct control;
+struct adapters;
 
 enum worker_phase { WORKER_RUNNING, WORKER_DRAINING, WORKER_LEAVING };
 
@@ -90,6 +91,7 @@ struct worker {
     struct http *http;
     struct clerk *clerk;
     struct control *control;
+    struct adapters *adapters;
     struct engine_process *engines[WORKER_ENGINES_MAX];
     int engine_count;
     struct worker_model *models;

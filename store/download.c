@@ -218,6 +218,7 @@ static int receive_once(struct download *d, struct error *err)
     struct fetch f = {.url = d->w->url,
                       .from_byte = d->have,
                       .if_range = d->etag,
+                      .seconds_max = d->rule->seconds_max,
                       .on_start = on_start,
                       .on_bytes = on_bytes,
                       .context = d};

@@ -34,6 +34,7 @@ struct download_rule {
     int64_t floor_bytes; /* to be left free on the disk */
     int64_t quota_bytes; /* of the kind's folder; 0: none */
     int tries;           /* after cuts; at least 1 */
+    int seconds_max;     /* of one try; 0: a day */
     bool again;          /* ask an address that said no */
     void (*progress)(void *context, int64_t done, int64_t total); /* total -1: not known */
     void *context;

@@ -326,6 +326,13 @@ static struct curl_slist *headers_of(const struct hop *h, const char *first, boo
     return list;
 }
 
+/* curl asks about once a second, also while it only waits */
+static int on_progress(void *context, curl_off_t a, curl_off_t b, curl_off_t x, curl_off_t y)
+{
+    const struct hop *h = context;
+    return h->client->stop && *h->client->stop;
+}
+
 static void prepare(struct hop *h, const char *url, struct curl_slist *headers)
 {
     CURL *curl = h->client->curl;
@@ -342,6 +349,9 @@ static void prepare(struct hop *h, const char *url, struct curl_slist *headers)
     curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, SLOW_BYTES_S);
     curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, SLOW_SECONDS);
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L);
+    curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, on_progress);
+    curl_easy_setopt(curl, CURLOPT_XFERINFODATA, h);
     curl_easy_setopt(curl, CURLOPT_PROXY, "");
     curl_easy_setopt(curl, CURLOPT_OPENSOCKETFUNCTION, on_socket);
     curl_easy_setopt(curl, CURLOPT_OPENSOCKETDATA, h);
@@ -390,6 +400,8 @@ static int ask(struct hop *h, const char *first, const char *url, struct error *
         error_wrap(err, rc, "%s", shown);
     else if (h->blocked)
         rc = error_set(err, ERR_REFUSED, "%s: its address is not a public one", shown);
+    else if (code == CURLE_ABORTED_BY_CALLBACK)
+        rc = error_set(err, ERR_CANCELED, "%s: given up", shown);
     else if (code && !(code == CURLE_WRITE_ERROR && said_no))
         rc = error_set(err, ERR_NETWORK, "%s: %s", shown, curl_easy_strerror(code));
     else if (said_no && !(status < 400 && h->location[0]))

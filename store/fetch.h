@@ -16,6 +16,7 @@
 #ifndef STORE_FETCH_H
 #define STORE_FETCH_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -27,9 +28,10 @@
 
 struct fetch_client {
     void *curl;
-    char *origin;        /* of tests, or NULL */
-    char *civitai_token; /* "" without; wiped on close */
-    char *hub_token;     /* Hugging Face's */
+    char *origin;            /* of tests, or NULL */
+    char *civitai_token;     /* "" without; wiped on close */
+    char *hub_token;         /* Hugging Face's */
+    const atomic_bool *stop; /* NULL, or true: give up within a second, ERR_CANCELED */
 };
 
 /* tokens may be NULL; the environment's CIVITAI_API_TOKEN and HF_TOKEN come first */

@@ -119,7 +119,9 @@ class Kilnd:
         self.log_path = self.folder / "kilnd.log"
         self.config = self.folder / "bridgeData.yaml"
         self.env = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "KILN_FAKE": fake,
-                    "KILN_FAKE_COUNT": str(self.folder / "fake.count"), **(env or {})}
+                    "KILN_FAKE_COUNT": str(self.folder / "fake.count"),
+                    "KILN_STORE_TEST_ORIGIN": "http://127.0.0.1:9",  # CivitAI is nowhere, unless a test plays it
+                    **(env or {})}
         for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS"):
             if name in os.environ:
                 self.env[name] = os.environ[name]

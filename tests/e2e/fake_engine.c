@@ -12,6 +12,8 @@
  *     none        images without a verdict     failed   a broken check
  *     nsfw csam   flagged             few         one image too few
  *     junk        bytes that are no message
+ *
+ * KILN_FAKE_DUMP names a file that gets a line for each image job: what the engine was asked.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -204,11 +206,28 @@ static void say_result(const struct waiting *w, double seconds)
     for (int i = 0; i < r.result.image_count; i++) free(r.result.images[i].bytes.data);
 }
 
+/* fields behind tabs: prompt, negative prompt, then name=path of LoRAs and embeddings */
+static void dump(const struct engine_msg *m)
+{
+    const char *path = getenv("KILN_FAKE_DUMP");
+    FILE *f = path && m->kind == ENGINE_GENERATE ? fopen(path, "ae") : NULL;
+    if (!f) return;
+    const struct image_request *r = &m->generate.request;
+    fprintf(f, "%s\t%s", r->prompt, r->negative ? r->negative : "");
+    for (int i = 0; i < r->lora_count; i++)
+        fprintf(f, "\t%s=%s", r->loras[i].name, r->loras[i].path);
+    for (int i = 0; i < r->embedding_count; i++)
+        fprintf(f, "\t%s=%s", r->embeddings[i].name, r->embeddings[i].path);
+    fputc('\n', f);
+    fclose(f);
+}
+
 static void begin(struct waiting *w)
 {
     const char *b = w->behaviour;
     w->begun = true;
     w->due = now_seconds();
+    dump(&w->m);
     if (str_starts(b, "slow:")) {
         struct engine_msg p;
         engine_msg_init(&p, ENGINE_PROGRESS, launch_id, w->m.job_id);

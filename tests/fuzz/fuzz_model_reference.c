@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "fuzz.h"
+#include "proto/civitai.h"
 #include "proto/model_reference.h"
 
 #define HEX16 "0123456789abcdef"
@@ -17,6 +18,12 @@ static const struct fuzz_seed seeds[] = {
         "\"LORA\"},\"files\":[{\"id\":2,\"name\":\"a.safetensors\",\"type\":\"Model\","
         "\"primary\":true,\"hashes\":{\"SHA256\":\"" HEX16 HEX16 HEX16 HEX16
         "\"},\"downloadUrl\":\"https://civitai.com/x\"}]}"),
+    FUZZ_TEXT("{\"items\":[{\"id\":1,\"name\":\"Ink\",\"type\":\"LORA\",\"modelVersions\":[{\"id\":"
+              "5,\"baseModel\":"
+              "\"SD "
+              "1.5\",\"trainedWords\":[\"ink\",\"b\"],\"files\":[{\"id\":2,\"name\":\"a."
+              "safetensors\",\"sizeKB\":1.5,"
+              "\"downloadUrl\":\"https://civitai.com/x\"}]}]}]}"),
 };
 
 const struct fuzz_seed *fuzz_seeds(size_t *count)
@@ -44,6 +51,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!civitai_version_parse(&v, text, size, &err)) {
         for (int i = 0; i < v.count; i++) KILN_ASSERT(v.files[i].name && v.files[i].url);
         civitai_version_release(&v);
+    }
+    struct civitai_listing l;
+    if (!civitai_listing_parse(&l, text, size, &err)) {
+        KILN_ASSERT(l.count > 0 && l.count <= CIVITAI_VERSIONS_MAX);
+        for (int i = 0; i < l.count; i++) {
+            const struct civitai_release *r = &l.releases[i];
+            KILN_ASSERT(r->id > 0 && r->file && r->url && r->baseline && r->type &&
+                        r->size_bytes >= 0);
+            KILN_ASSERT(!r->sha256 || strlen(r->sha256) == 64);
+            for (int k = 0; k < r->word_count; k++) KILN_ASSERT(r->words[k]);
+        }
+        civitai_listing_release(&l);
     }
     return 0;
 }
