@@ -51,10 +51,18 @@ static const char usage[] =
     "  --batch N, --accumulation N             1, 1     1, 4          1, 1\n"
     "  --resolution PX                         512 (SD2-768: 768, SDXL: 1024, pocket: 128)\n"
     "  --no-buckets                            all pictures square (aspect buckets are on)\n"
+    "  --random-crop N      N random cuts of each picture instead of its middle (off everywhere); "
+    "each\n"
+    "                       enlarged by 1 to --zoom X (1.25)\n"
+    "  --mask-loss X        the loss outside marked boxes and polygons weighs X (0 to 1); what is\n"
+    "                       labelled `ignore` weighs nothing, with or without this\n"
     "  --flip                                  mirror half of them; bad for text and faces\n"
     "  --caption-dropout X                     0.05     0             0\n"
     "  --min-snr G                             5        1             off\n"
     "  --noise-offset X                        0        0.05          off\n"
+    "  --pyramid-noise N, --pyramid-discount X 0, 0.3   -             off\n"
+    "  --optimizer adamw|adamw8bit             adamw    adamw         adamw\n"
+    "                       adamw8bit keeps the moments in a quarter of the memory\n"
     "  --weight-decay X, --clip X              0.01, 1  0.001, -      0.01, 1\n"
     "  --t-min T, --t-max T                    0, 999\n"
     "  --prior FILE         prompts, one a line, that shall stay what they are: the model draws "
@@ -66,7 +74,8 @@ static const char usage[] =
     "  --preview-steps N, --preview-cfg X      20, 5\n"
     "  --seed N             1; what a run draws depends on it alone\n"
     "  --fresh              do not go on from a checkpoint\n"
-    "  --author, --licence TEXT                into the file\n"
+    "  --author, --licence, --description TEXT into the file\n"
+    "  --card               OUT.md as well: a page to upload with the file\n"
     "\n"
     "pocket trains the small model that comes with Kiln from nothing: VAE, then UNet and text\n"
     "encoder, on pictures of the painter. --pictures, --data-seed, --vae-steps, --vae-batch,\n"
@@ -77,7 +86,8 @@ static const char usage[] =
     "  --json               say what was made as JSON\n"
     "  -q, --quiet          no progress\n";
 
-static const char *const flags[] = {"crops", "text", "flip", "lean", "fresh", "no-buckets", NULL};
+static const char *const flags[] = {"crops", "text",       "flip", "lean",
+                                    "fresh", "no-buckets", "card", NULL};
 
 struct run {
     struct local_engine engine;

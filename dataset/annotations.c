@@ -58,6 +58,13 @@ struct region *annotations_region(struct annotated *image, enum region_kind kind
     return r;
 }
 
+void annotations_point(struct region *r, double x, double y)
+{
+    r->point = alloc_grow(r->point, 2 * ((size_t)r->point_count + 1), sizeof *r->point);
+    r->point[2 * r->point_count] = x;
+    r->point[2 * r->point_count++ + 1] = y;
+}
+
 void annotations_tag(struct annotated *image, const char *label)
 {
     char *tag = clean_label(label);
@@ -83,7 +90,10 @@ void annotations_problem(struct annotations *a, const char *format, ...)
 void annotations_release(struct annotations *a)
 {
     for (int i = 0; i < a->count; i++) {
-        for (int j = 0; j < a->item[i].region_count; j++) free(a->item[i].region[j].label);
+        for (int j = 0; j < a->item[i].region_count; j++) {
+            free(a->item[i].region[j].label);
+            free(a->item[i].region[j].point);
+        }
         for (int j = 0; j < a->item[i].tag_count; j++) free(a->item[i].tag[j]);
         free(a->item[i].region);
         free(a->item[i].tag);

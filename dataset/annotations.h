@@ -24,6 +24,8 @@ struct region {
     char *label;       /* NULL: never labelled, or its label was deleted */
     double x, y, w, h; /* what encloses it, pixels of the picture as the browser shows it */
     bool normalised;   /* YOLO: x y w h in parts of the picture until its size is known */
+    double *point;     /* POLYGON: x, y, x, y ...; a pair of NANs between rings */
+    int point_count;   /* pairs; 0: nothing but what encloses it is known */
     int line;          /* of the file; 0: unknown */
 };
 
@@ -70,6 +72,7 @@ void annotations_release(struct annotations *a);
 struct annotated *annotations_image(struct annotations *a, const char *name, bool stem);
 struct region *annotations_region(struct annotated *image, enum region_kind kind, const char *label,
                                   int line);
+void annotations_point(struct region *r, double x, double y);
 void annotations_tag(struct annotated *image, const char *label);
 void annotations_problem(struct annotations *a, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

@@ -5,21 +5,33 @@
 
 #include "dataset/annotations.h"
 
-/* Encloses points; false when there are none or they are no numbers. */
-static bool enclose(struct region *r, const json_t *xs, const json_t *ys, size_t stride,
-                    size_t from)
+/* Adds one ring; a ring of fewer than three points has no inside and is left out. */
+static void add_ring(struct region *r, const json_t *xs, const json_t *ys, size_t stride,
+                     size_t from)
+{
+    size_t count = json_array_size(xs) / stride;
+    if (count < 3) return;
+    if (r->point_count) annotations_point(r, NAN, NAN);
+    for (size_t i = 0; i < count; i++)
+        annotations_point(r, json_number_value(json_array_get(xs, i * stride)),
+                          json_number_value(json_array_get(ys, i * stride + from)));
+}
+
+/* Encloses the points of the region; false when there are none or they are no numbers. */
+static bool enclose(struct region *r)
 {
     double low[2] = {INFINITY, INFINITY}, high[2] = {-INFINITY, -INFINITY};
-    size_t count = json_array_size(xs);
-    for (size_t i = 0; i < count; i += stride) {
-        double x = json_number_value(json_array_get(xs, i));
-        double y = json_number_value(json_array_get(ys, i + from));
-        low[0] = fmin(low[0], x);
-        low[1] = fmin(low[1], y);
-        high[0] = fmax(high[0], x);
-        high[1] = fmax(high[1], y);
+    for (int i = 0; i < r->point_count; i++) {
+        if (isnan(r->point[2 * i])) continue;
+        for (int k = 0; k < 2; k++) {
+            low[k] = fmin(low[k], r->point[2 * i + k]);
+            high[k] = fmax(high[k], r->point[2 * i + k]);
+        }
     }
-    if (!(high[0] >= low[0]) || !isfinite(high[0] + high[1] + low[0] + low[1])) return false;
+    if (!(high[0] >= low[0]) || !isfinite(high[0] + high[1] + low[0] + low[1])) {
+        r->point_count = 0;
+        return false;
+    }
     r->x = low[0];
     r->y = low[1];
     r->w = high[0] - low[0];
@@ -40,8 +52,8 @@ static void vgg_regions(struct annotations *a, const char *name, const json_t *r
         struct region *r = annotations_region(image, REGION_POLYGON, json_string_value(label), 0);
         const json_t *xs = json_object_get(shape, "all_points_x");
         const json_t *ys = json_object_get(shape, "all_points_y");
-        if (json_array_size(xs) != json_array_size(ys) || !enclose(r, xs, ys, 1, 0))
-            annotations_problem(a, "region %zu of %s has no points", i, name);
+        if (json_array_size(xs) == json_array_size(ys)) add_ring(r, xs, ys, 1, 0);
+        if (!enclose(r)) annotations_problem(a, "region %zu of %s has no points", i, name);
         if (!r->label) annotations_problem(a, "region %zu of %s has no label", i, name);
     }
 }
@@ -94,15 +106,20 @@ static int read_coco(struct annotations *a, const json_t *root)
         const char *label = json_string_value(json_object_get(category, "name"));
         struct region *r =
             annotations_region(annotations_image(a, name, false), REGION_POLYGON, label, 0);
-        const json_t *points = json_array_get(json_object_get(one, "segmentation"), 0);
+        const json_t *rings = json_object_get(one, "segmentation");
         const json_t *box = json_object_get(one, "bbox");
+        for (size_t k = 0; k < json_array_size(rings); k++) {
+            const json_t *ring = json_array_get(rings, k);
+            add_ring(r, ring, ring, 2, 1);
+        }
+        bool shaped = enclose(r);
         if (json_array_size(box) == 4) {
             r->x = json_number_value(json_array_get(box, 0));
             r->y = json_number_value(json_array_get(box, 1));
             r->w = json_number_value(json_array_get(box, 2));
             r->h = json_number_value(json_array_get(box, 3));
-            if (!json_array_size(points)) r->kind = REGION_BOX;
-        } else if (!enclose(r, points, points, 2, 1)) {
+            if (!shaped) r->kind = REGION_BOX;
+        } else if (!shaped) {
             annotations_problem(a, "annotation %zu in %s has neither box nor points", i, name);
         }
         if (!r->label) annotations_problem(a, "annotation %zu in %s has no label", i, name);

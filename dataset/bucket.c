@@ -27,11 +27,17 @@ struct bucket bucket_of(int width, int height, int resolution, bool aspect)
 
 struct cover bucket_cover(struct bucket b, int width, int height)
 {
-    double fx = (double)b.width / width, fy = (double)b.height / height, f = fx > fy ? fx : fy;
+    return bucket_cut(b, width, height, 1, .5, .5);
+}
+
+struct cover bucket_cut(struct bucket b, int width, int height, double zoom, double u, double v)
+{
+    double fx = (double)b.width / width, fy = (double)b.height / height;
+    double f = (fx > fy ? fx : fy) * zoom;
     struct cover c = {(int)lround(width * f), (int)lround(height * f), 0, 0};
     if (c.width < b.width) c.width = b.width;
     if (c.height < b.height) c.height = b.height;
-    c.left = (c.width - b.width) / 2;
-    c.top = (c.height - b.height) / 2;
+    c.left = (int)((c.width - b.width) * u);
+    c.top = (int)((c.height - b.height) * v);
     return c;
 }

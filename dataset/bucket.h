@@ -25,5 +25,8 @@ struct cover {
     int width, height, left, top;
 };
 struct cover bucket_cover(struct bucket b, int width, int height);
+/* A cut from elsewhere: enlarged by `zoom` (1: as above) and at u, v of the way (0..1) from the left
+ * and the top. */
+struct cover bucket_cut(struct bucket b, int width, int height, double zoom, double u, double v);
 
 #endif

@@ -42,6 +42,7 @@ void dataset_release(struct dataset *d)
     }
     for (int i = 0; i < d->problem_count; i++) free(d->problem[i]);
     annotations_release(&d->annotations);
+    free(d->annotations_path);
     free(d->problem);
     free(d->sample);
     *d = (struct dataset){0};
@@ -215,6 +216,10 @@ static void check_regions(struct dataset *d, const struct sample *s, struct anno
         struct region *r = &a->region[i];
         double sx = r->normalised ? s->width : fx, sy = r->normalised ? s->height : fy;
         r->normalised = false;
+        for (int k = 0; k < r->point_count; k++) {
+            r->point[2 * k] *= sx;
+            r->point[2 * k + 1] *= sy;
+        }
         r->x *= sx;
         r->w *= sx;
         r->y *= sy;
@@ -384,7 +389,10 @@ static int open_annotations(struct dataset *d, const struct dataset_options *o, 
                                 d->annotations.item[0].region[0].kind == REGION_LINE
                             ? "lines"
                             : "boxes");
-    free(path);
+    if (!rc)
+        d->annotations_path = path;
+    else
+        free(path);
     return rc;
 }
 

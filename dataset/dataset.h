@@ -52,6 +52,7 @@ struct dataset {
     struct sample *sample;
     int count, pictures;
     struct annotations annotations;
+    char *annotations_path; /* where they come from; NULL: none */
     char **problem;
     int problem_count;
     int skipped; /* pictures refused */

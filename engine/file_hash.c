@@ -145,6 +145,22 @@ const char *file_hash_text(struct file_hash *h, int wait)
     return h->done ? h->text : "";
 }
 
+void file_hash_legacy(char text[9], const char *path)
+{
+    enum { FROM = 0x100000, BYTES = 0x10000 };
+    unsigned char digest[EVP_MAX_MD_SIZE], *part = alloc_zero(BYTES, 1);
+    char *file = hashed_file(path);
+    int fd = file ? open(file, O_RDONLY | O_CLOEXEC) : -1;
+    unsigned length;
+    *text = 0;
+    ssize_t got = fd >= 0 ? pread(fd, part, BYTES, FROM) : -1;
+    if (got >= 0 && EVP_Digest(part, (size_t)got, digest, &length, EVP_sha256(), NULL))
+        for (int i = 0; i < 4; i++) snprintf(text + 2 * i, 3, "%02x", digest[i]);
+    if (fd >= 0) close(fd);
+    free(file);
+    free(part);
+}
+
 void file_hash_stop(struct file_hash *h)
 {
     h->stopping = true;

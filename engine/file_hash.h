@@ -24,6 +24,9 @@ struct file_hash {
 void file_hash_start(struct file_hash *h, const char *path);
 /* "" or 64 hexadecimal digits. With wait, blocks until it is known or known to fail. */
 const char *file_hash_text(struct file_hash *h, int wait);
+/* The short old hash that the first web interfaces and kohya's trainer name models by: eight digits
+ * of the SHA-256 of 64 KiB at 1 MiB. "" when the file cannot be read. */
+void file_hash_legacy(char text[9], const char *path);
 void file_hash_stop(struct file_hash *h); /* safe on a zeroed struct */
 
 #endif

@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "base/now.h"
+#include "base/str.h"
+#include "diffusion/model.h"
 #include "engine/energy.h"
 #include "engine/engine.h"
 #include "engine/train_options.h"
@@ -87,6 +89,11 @@ static int train_lora(struct training *t, struct train_options *o, struct engine
     rc = dataset_open(&data, &o->data, err);
     if (rc) return rc;
     for (int i = 0; i < data.problem_count; i++) on_note(t, data.problem[i]);
+    char base_hash[9];
+    str_copy(model->info.sha256, sizeof model->info.sha256,
+             models_hash(&t->engine->models, o->model, 1));
+    file_hash_legacy(base_hash, model->info.path);
+    o->lora.base_hash = base_hash;
     rc = lora_train(model, &data, &o->lora, &hooks, &result, err);
     dataset_release(&data);
     if (rc) return rc;

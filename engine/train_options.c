@@ -49,6 +49,21 @@ static int own_format(struct train_options *o, const char *value, struct error *
     return 0;
 }
 
+static int own_optimizer(struct train_options *o, const char *value, struct error *err)
+{
+    if (optimizer_find(value, &o->lora.optimizer)) return 0;
+    return bad(err, "optimizer", value, "adamw or adamw8bit");
+}
+
+static int own_mask(struct train_options *o, const char *value, struct error *err)
+{
+    double outside;
+    if (!str_parse_f64(value, &outside) || !(outside >= 0 && outside <= 1))
+        return bad(err, "mask-loss", value, "the weight outside marked regions, 0 to 1");
+    o->lora.mask = outside;
+    return 0;
+}
+
 static int own_kind(struct train_options *o, const char *value, struct error *err)
 {
     if (str_equal(value, "box"))
@@ -169,6 +184,14 @@ static const struct row rows[] = {
     {"schedule", KIND_OWN, 0, own_schedule},
     {"warmup", KIND_I64, AT(lora.rate.warmup), NULL},
     {"period", KIND_I64, AT(lora.rate.period), NULL},
+    {"optimizer", KIND_OWN, 0, own_optimizer},
+    {"random-crop", KIND_INT, AT(lora.cuts), NULL},
+    {"zoom", KIND_REAL, AT(lora.zoom), NULL},
+    {"mask-loss", KIND_OWN, 0, own_mask},
+    {"pyramid-noise", KIND_INT, AT(lora.pyramid), NULL},
+    {"pyramid-discount", KIND_REAL, AT(lora.pyramid_discount), NULL},
+    {"description", KIND_TEXT, AT(lora.description), NULL},
+    {"card", KIND_FLAG, AT(lora.card), NULL},
     {"weight-decay", KIND_REAL, AT(lora.weight_decay), NULL},
     {"clip", KIND_REAL, AT(lora.clip), NULL},
     {"batch", KIND_OWN, 0, own_batch},

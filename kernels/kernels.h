@@ -329,6 +329,16 @@ struct adamw_args {
     double lr, beta1, beta2, eps, weight_decay, grad_scale;
 };
 
+/* The same update with both moments in 8 bits: base.m and base.v are one byte a value, an index into
+ * a table of 256 (adamw8.h), and ADAMW8_BLOCK values share one F32 (real) factor in m_scale and
+ * v_scale, their largest magnitude. All bytes zero is a valid start: a factor of 0. Dettmers et al.
+ * 2022. */
+#define ADAMW8_BLOCK 256
+struct adamw8_args {
+    struct adamw_args base;
+    void *m_scale, *v_scale; /* [ceil(count / ADAMW8_BLOCK)] */
+};
+
 /* sum of squares of `count` F32 (real) into one F64 on the host */
 struct norm_args {
     const void *x;
@@ -388,6 +398,7 @@ struct kernels {
     X(mse, mse_args)                                                                               \
     X(mse_grad, mse_args)                                                                          \
     X(adamw, adamw_args)                                                                           \
+    X(adamw8, adamw8_args)                                                                         \
     X(norm, norm_args)
 /* Fused forms: NULL where a back end has none, and ops compose. */
 #define KERNEL_FUSED_TABLE(X)                                                                      \

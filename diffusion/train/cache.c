@@ -6,6 +6,8 @@
 #include "base/alloc.h"
 #include "base/str.h"
 #include "dataset/bucket.h"
+#include "dataset/region_mask.h"
+#include "diffusion/train/objective.h"
 #include "image/resize.h"
 
 /* Latents of so many a side and more go through the VAE in tiles. */
@@ -65,6 +67,7 @@ void cache_release(struct cache *c)
     for (int i = 0; i < c->count; i++) {
         free(c->example[i].latent);
         free(c->example[i].flipped);
+        free(c->example[i].mask);
     }
     for (int i = 0; i < c->text_count; i++) {
         conditioning_release(&c->text[i].states);
@@ -107,11 +110,10 @@ static float *encode(struct cache *c, const struct pixels *p, bool flip, struct 
     return NULL;
 }
 
-static int fit(struct pixels *out, const struct pixels *in, struct bucket b, struct cover *cover,
-               struct error *err)
+static int fit(struct pixels *out, const struct pixels *in, struct bucket b,
+               const struct cover *cover, struct error *err)
 {
     struct pixels resized;
-    *cover = bucket_cover(b, in->width, in->height);
     bool shrinks = cover->width < in->width;
     int rc = pixels_resize(&resized, in, cover->width, cover->height,
                            shrinks ? RESIZE_BOX : RESIZE_BICUBIC, err);
@@ -121,20 +123,46 @@ static int fit(struct pixels *out, const struct pixels *in, struct bucket b, str
     return rc;
 }
 
-int cache_add_picture(struct cache *c, const struct pixels *picture, const char *caption,
-                      const struct cache_options *o, struct error *err)
+/* The weights of the example's latent: the grid lies on the cut, the cut on the picture. */
+static float *mask_of(const struct sample *s, const struct example *e, struct bucket b,
+                      const struct cover *cover, const struct pixels *picture, double outside)
+{
+    double fx = (double)picture->width / cover->width, fy = (double)picture->height / cover->height;
+    struct mask_part part = {cover->left * fx, cover->top * fy, b.width * fx, b.height * fy};
+    if (s->is_crop) {
+        part.left += s->x;
+        part.top += s->y;
+    }
+    return region_mask(s->annotated, &part, e->w, e->h, outside);
+}
+
+/* Number `cut` of a picture; sample NULL: a picture that no file holds. */
+static int add_cut(struct cache *c, const struct pixels *picture, const struct sample *sample,
+                   const char *caption, const struct cache_options *o, int cut, struct error *err)
 {
     struct bucket b = bucket_of(picture->width, picture->height, o->resolution, o->buckets);
-    struct cover cover;
+    struct cover cover = bucket_cover(b, picture->width, picture->height);
     struct pixels fitted;
     int factor = vae_factor(&c->model->vae);
     struct example e = {.h = b.height / factor, .w = b.width / factor, .weight = o->weight};
+    if (o->cuts > 1) {
+        struct noise_cpu g;
+        float u[3];
+        objective_seed(&g, o->seed, c->count, 0x300 + (uint64_t)cut);
+        noise_cpu_uniform(&g, u, 3);
+        double zoom = o->zoom > 1 ? 1 + (o->zoom - 1) * (double)u[2] : 1;
+        cover = bucket_cut(b, picture->width, picture->height, zoom, (double)u[0], (double)u[1]);
+    }
     int rc = text_of(c, caption, &e.text, err);
     if (!rc) rc = fit(&fitted, picture, b, &cover, err);
     if (rc) return rc;
     const double sizes[6] = {picture->height, picture->width, cover.top,
                              cover.left,      b.height,       b.width};
     memcpy(e.sizes, sizes, sizeof sizes);
+    if (sample && sample->is_crop) { /* SDXL is told where in the picture the crop lies */
+        e.sizes[2] += sample->y;
+        e.sizes[3] += sample->x;
+    }
     e.latent = encode(c, &fitted, false, err);
     if (e.latent && o->flip) e.flipped = encode(c, &fitted, true, err);
     pixels_release(&fitted);
@@ -142,9 +170,35 @@ int cache_add_picture(struct cache *c, const struct pixels *picture, const char 
         free(e.latent);
         return err && err->code ? err->code : ERR_NO_MEMORY;
     }
+    if (sample) e.mask = mask_of(sample, &e, b, &cover, picture, o->outside);
     c->example = alloc_grow(c->example, (size_t)c->count + 1, sizeof *c->example);
     c->example[c->count++] = e;
     return 0;
+}
+
+int cache_add_picture(struct cache *c, const struct pixels *picture, const char *caption,
+                      const struct cache_options *o, struct error *err)
+{
+    return add_cut(c, picture, NULL, caption, o, 0, err);
+}
+
+static float *copy_of(const float *values, size_t count)
+{
+    if (!values) return NULL;
+    float *copy = alloc_zero(count, sizeof *copy);
+    memcpy(copy, values, count * sizeof *copy);
+    return copy;
+}
+
+static void add_again(struct cache *c, int index)
+{
+    struct example again = c->example[index];
+    size_t area = (size_t)again.h * (size_t)again.w, count = area * (size_t)c->channels;
+    again.latent = copy_of(again.latent, count);
+    again.flipped = copy_of(again.flipped, count);
+    again.mask = copy_of(again.mask, area);
+    c->example = alloc_grow(c->example, (size_t)c->count + 1, sizeof *c->example);
+    c->example[c->count++] = again;
 }
 
 int cache_add(struct cache *c, const struct dataset *d, const struct cache_options *options,
@@ -153,28 +207,14 @@ int cache_add(struct cache *c, const struct dataset *d, const struct cache_optio
     for (int i = 0; i < d->count; i++) {
         const struct sample *s = &d->sample[i];
         struct pixels picture;
-        int rc = sample_pixels(&picture, s, err);
+        int rc = sample_pixels(&picture, s, err), first = c->count;
         if (rc) return error_wrap(err, rc, "reading %s again", s->name);
-        int first = c->count;
-        rc = cache_add_picture(c, &picture, s->caption, options, err);
-        if (!rc && s->is_crop) { /* SDXL is told where in the picture the crop lies */
-            c->example[first].sizes[2] += s->y;
-            c->example[first].sizes[3] += s->x;
-        }
+        int cuts = options->cuts > 1 ? options->cuts * s->repeats : 1;
+        for (int cut = 0; cut < cuts && !rc; cut++)
+            rc = add_cut(c, &picture, s, s->caption, options, cut, err);
         pixels_release(&picture);
         if (rc) return error_wrap(err, rc, "preparing %s", s->name);
-        for (int k = 1; k < s->repeats; k++) {
-            struct example again = c->example[first];
-            size_t count = (size_t)again.h * (size_t)again.w * (size_t)c->channels;
-            again.latent = alloc_zero(count, sizeof(float));
-            memcpy(again.latent, c->example[first].latent, count * sizeof(float));
-            if (again.flipped) {
-                again.flipped = alloc_zero(count, sizeof(float));
-                memcpy(again.flipped, c->example[first].flipped, count * sizeof(float));
-            }
-            c->example = alloc_grow(c->example, (size_t)c->count + 1, sizeof *c->example);
-            c->example[c->count++] = again;
-        }
+        for (int k = 1; k < s->repeats && cuts == 1; k++) add_again(c, first);
     }
     return 0;
 }

@@ -20,6 +20,7 @@ struct example {
     int text;                /* index into the texts */
     double sizes[6];         /* SDXL: height, width, top, left, target height, target width */
     double weight;           /* of its loss */
+    float *mask;             /* [h,w] factors of it, from marked regions; NULL: all 1 */
 };
 
 struct cached_text {
@@ -42,12 +43,16 @@ struct cache_options {
     int resolution;
     bool buckets, flip;
     double weight;
+    int cuts;       /* so many random cuts of each picture; 0, 1: the middle one */
+    double zoom;    /* a random cut is enlarged by 1 .. zoom; 0: as 1 */
+    double outside; /* weight of the loss outside marked regions (region_mask.h); 1: all the same */
+    uint64_t seed;  /* of the cuts */
 };
 
 int cache_init(struct cache *c, struct model *model, struct error *err);
 void cache_release(struct cache *c);
 
-/* Adds all samples of d. notes gets a sentence for a caption that is cut, may be NULL. */
+/* Adds all samples of d; a sample's repeats are further cuts where cuts are random. */
 int cache_add(struct cache *c, const struct dataset *d, const struct cache_options *options,
               struct error *err);
 /* One picture (RGB) with its caption. */

@@ -1,5 +1,5 @@
 /*
- * lora_run.h - one LoRA training while it runs; shared by lora_train.c, lora_file.c and lora_sheet.c.
+ * lora_run.h - one LoRA training while it runs; shared by the files lora_*.c of this folder.
  *
  * Place    nobody else includes it.
  * Owner    lora_train's stack. One thread.
@@ -27,6 +27,9 @@ struct lora_run {
     int resolution;
     double started, average;
     size_t peak_bytes;
+    char (*digest)[65]; /* SHA-256 of each picture, in the dataset's order */
+    int digest_count;
+    char annotations_sha256[65]; /* "": none, or a folder */
 };
 
 /* "OUT-000250.safetensors": OUT without its extension, then a suffix. The caller frees. */
@@ -36,6 +39,15 @@ void lora_run_note(const struct lora_run *r, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 int lora_run_tell(struct lora_run *r, const char *phase, int64_t step, int64_t steps,
                   struct error *err);
+
+/* Hashes of the pictures and of the annotations, for the metadata (lora_digest.c). */
+void lora_run_digests(struct lora_run *r);
+/* whole: SHA-256 of the file (CivitAI's AutoV2 are its first ten digits); data: of what follows the
+ * header (AutoV3: twelve digits; kohya's sshs_model_hash); legacy: eight digits of 64 KiB at 1 MiB. */
+struct lora_file_hash {
+    char whole[65], data[65], legacy[9];
+};
+int lora_file_hashes(struct lora_file_hash *h, const char *path, struct error *err);
 
 /* The file with its metadata (lora_meta.c). */
 int lora_run_save(struct lora_run *r, const char *path, int64_t step, struct error *err);

@@ -25,7 +25,11 @@ void lora_train_defaults(struct lora_train_options *o)
         .batch = 1,
         .accumulation = 1,
         .buckets = true,
+        .cuts = 1,
+        .zoom = 1.25,
+        .mask = -1,
         .caption_dropout = .05,
+        .pyramid_discount = .3,
         .min_snr = 5,
         .t_max = NOISE_LEVELS - 1,
         .save_every = 250,
@@ -133,6 +137,14 @@ static void fill_vector(const struct lora_run *r, const struct drawn *d, float *
                   r->model->size_width);
 }
 
+static float mask_at(const struct drawn *d, size_t cell)
+{
+    const struct example *e = d->example;
+    size_t w = (size_t)e->w;
+    if (!e->mask) return 1;
+    return e->mask[d->flip ? cell - cell % w + (w - 1 - cell % w) : cell];
+}
+
 static void fill_micro(const struct lora_run *r, struct micro *m, const struct drawn *drawn)
 {
     const struct example *first = drawn[0].example;
@@ -143,12 +155,13 @@ static void fill_micro(const struct lora_run *r, struct micro *m, const struct d
         const struct drawn *d = &drawn[i];
         struct noise_cpu g = d->g;
         size_t at = (size_t)i * count;
-        int t = objective_draw(&r->objective, &g, m->noise, count, channels);
+        int t = objective_draw(&r->objective, &g, m->noise, first->h, first->w, channels);
         double weight =
             objective_noisy(&r->objective, m->noisy + at, m->target + at,
                             d->flip ? d->example->flipped : d->example->latent, m->noise, count, t);
         weight *= d->example->weight;
-        for (size_t j = 0; j < count; j++) m->weight[at + j] = (float)weight;
+        for (size_t j = 0; j < count; j++)
+            m->weight[at + j] = (float)weight * mask_at(d, j / (size_t)channels);
         m->time[i] = t;
         memcpy(m->context + (size_t)i * context, d->text->states.context, context * sizeof(float));
         if (r->model->unet.config.vector)
@@ -303,16 +316,20 @@ static char *fingerprint(const struct lora_run *r)
         for (size_t j = 0; j < count; j++) hash = (hash ^ bytes[j]) * 0x100000001b3u;
         for (const char *p = r->cache.text[e->text].caption; *p; p++)
             hash = (hash ^ (uint8_t)*p) * 0x100000001b3u;
+        bytes = (const uint8_t *)e->mask;
+        count = bytes ? (size_t)e->h * (size_t)e->w * sizeof(float) : 0;
+        for (size_t j = 0; j < count; j++) hash = (hash ^ bytes[j]) * 0x100000001b3u;
     }
     return alloc_printf(
-        "v1 %016llx steps %lld rank %d alpha %g cover %d text %d rate %d %g %g %lld %lld "
-        "decay %g clip %g batch %d x %d drop %g snr %g offset %g t %d-%d prior %d "
-        "%g seed %llu",
-        (unsigned long long)hash, (long long)o->steps, o->lora.rank, o->lora.alpha,
-        (int)o->lora.cover, o->lora.text, (int)o->rate.shape, o->rate.peak, o->rate.low,
-        (long long)o->rate.warmup, (long long)o->rate.period, o->weight_decay, o->clip, o->batch,
-        o->accumulation, o->caption_dropout, o->min_snr, o->noise_offset, o->t_min, o->t_max,
-        r->prior.count, o->prior_weight, (unsigned long long)o->seed);
+        "v2 %016llx %s steps %lld rank %d alpha %g cover %d text %d rate %d %g %g %lld %lld "
+        "decay %g clip %g batch %d x %d drop %g snr %g offset %g pyramid %d %g t %d-%d "
+        "prior %d %g seed %llu",
+        (unsigned long long)hash, optimizer_name(o->optimizer), (long long)o->steps, o->lora.rank,
+        o->lora.alpha, (int)o->lora.cover, o->lora.text, (int)o->rate.shape, o->rate.peak,
+        o->rate.low, (long long)o->rate.warmup, (long long)o->rate.period, o->weight_decay, o->clip,
+        o->batch, o->accumulation, o->caption_dropout, o->min_snr, o->noise_offset, o->pyramid,
+        o->pyramid_discount, o->t_min, o->t_max, r->prior.count, o->prior_weight,
+        (unsigned long long)o->seed);
 }
 
 static int load_state(struct lora_run *r, const char *path, const char *mark, struct error *err)
@@ -390,7 +407,8 @@ static int train_steps(struct lora_run *r, struct error *err)
 /* Draws the prior's pictures with the model as it is before training. */
 static int make_prior(struct lora_run *r, struct error *err)
 {
-    struct cache_options options = {.resolution = r->resolution, .weight = r->o->prior_weight};
+    struct cache_options options = {
+        .resolution = r->resolution, .weight = r->o->prior_weight, .outside = 1};
     int rc = r->o->prior_count ? cache_init(&r->prior, r->model, err) : 0;
     for (int i = 0; i < r->o->prior_count && !rc; i++) {
         struct pixels picture;
@@ -416,6 +434,16 @@ static int check(const struct lora_train_options *o, const struct model *model, 
         wrong = "the learning rate must be in 0..1";
     else if (!(o->caption_dropout >= 0 && o->caption_dropout <= 1))
         wrong = "dropout must be in 0..1";
+    else if (o->cuts < 1 || o->cuts > 64)
+        wrong = "the random cuts must be 1..64";
+    else if (!(o->zoom >= 1 && o->zoom <= 4))
+        wrong = "the zoom of random cuts must be in 1..4";
+    else if (!(o->mask <= 1))
+        wrong = "the loss outside regions must weigh 0..1";
+    else if (o->pyramid < 0 || o->pyramid > 16)
+        wrong = "the levels of pyramid noise must be 0..16";
+    else if (!(o->pyramid_discount > 0 && o->pyramid_discount <= 1))
+        wrong = "the discount of pyramid noise must be above 0 and at most 1";
     else if (o->t_min < 0 || o->t_max >= NOISE_LEVELS || o->t_min > o->t_max)
         wrong = "timesteps must be a range in 0..999";
     else if (o->resolution && (o->resolution < 64 || o->resolution > 2048 || o->resolution % 64))
@@ -443,14 +471,24 @@ static int prepare(struct lora_run *r, struct error *err)
     objective_init(&r->objective, r->model->info.v_prediction ? PREDICTION_V : PREDICTION_EPSILON);
     r->objective.min_snr = o->min_snr;
     r->objective.noise_offset = o->noise_offset;
+    r->objective.pyramid = o->pyramid;
+    r->objective.pyramid_discount = o->pyramid_discount;
     r->objective.t_min = o->t_min;
     r->objective.t_max = o->t_max;
     params_init(&r->params, r->model->device, false);
+    r->params.optimizer = o->optimizer;
     r->tape = tape_new();
     tape_recompute(r->tape, o->lean);
     r->losses = alloc_zero((size_t)o->steps, sizeof *r->losses);
     for (int64_t i = 0; i < o->steps; i++) r->losses[i] = NAN;
-    struct cache_options options = {r->resolution, o->buckets, o->flip, 1};
+    struct cache_options options = {.resolution = r->resolution,
+                                    .buckets = o->buckets,
+                                    .flip = o->flip,
+                                    .weight = 1,
+                                    .cuts = o->cuts,
+                                    .zoom = o->zoom,
+                                    .outside = o->mask < 0 ? 1 : o->mask,
+                                    .seed = o->seed};
     int rc = lora_run_tell(r, "encode", 0, r->data->count, err);
     if (!rc) rc = cache_init(&r->cache, r->model, err);
     if (!rc) rc = cache_add(&r->cache, r->data, &options, err);
@@ -460,6 +498,11 @@ static int prepare(struct lora_run *r, struct error *err)
                 r,
                 "a caption is longer than 75 tokens; the text encoder learns its first 75: %.60s",
                 r->cache.text[i].caption);
+    bool masked = false;
+    for (int i = 0; i < r->cache.count; i++) masked = masked || r->cache.example[i].mask;
+    if (!rc && o->mask >= 0 && o->mask < 1 && !masked)
+        lora_run_note(r, "no picture has a marked box or polygon: the loss counts everywhere");
+    if (!rc) lora_run_digests(r);
     if (!rc) rc = make_prior(r, err);
     struct lora_options lora = o->lora;
     lora.seed = o->seed;
@@ -497,6 +540,7 @@ int lora_train(struct model *model, const struct dataset *data,
     cache_release(&r.cache);
     cache_release(&r.prior);
     free(r.losses);
+    free(r.digest);
     if (rc) lora_train_result_release(result);
     if (rc == ERR_NO_MEMORY)
         return error_wrap(err, rc,

@@ -30,11 +30,16 @@ struct lora_train_options {
     struct lora_options lora;
     enum lora_format format;
     struct rate rate; /* total is set from steps */
+    enum optimizer optimizer;
     double weight_decay, clip;
     int batch, accumulation;
     int resolution; /* 0: the family's own */
     bool buckets, flip;
-    double caption_dropout, min_snr, noise_offset;
+    int cuts;    /* random cuts of each picture; 1: its middle */
+    double zoom; /* a random cut is enlarged by 1 .. zoom */
+    double mask; /* weight of the loss outside marked regions; below 0: regions are not looked at */
+    double caption_dropout, min_snr, noise_offset, pyramid_discount;
+    int pyramid; /* levels of coarser noise; 0: off */
     int t_min, t_max;
     bool lean; /* blocks are computed again in the backward: less memory, more time */
     int64_t save_every, preview_every; /* 0: only at the end */
@@ -47,7 +52,9 @@ struct lora_train_options {
     double prior_weight;
     uint64_t seed;
     bool fresh; /* a state that is there is not used */
-    const char *author, *licence, *annotations_sha256;
+    const char *author, *licence, *description;
+    bool card;             /* OUT.md, to be uploaded with the file */
+    const char *base_hash; /* the old eight digits of the base model's file, or NULL */
 };
 
 void lora_train_defaults(struct lora_train_options *o);

@@ -8,13 +8,88 @@
 #include "base/alloc.h"
 #include "base/str.h"
 
-enum { PART_DATA, PART_M, PART_V, PART_MEAN, PART_COUNT };
-static const char *const part_names[PART_COUNT] = {"weight", "m", "v", "mean"};
+enum part {
+    PART_DATA,
+    PART_M,
+    PART_V,
+    PART_MEAN,
+    PART_M8,
+    PART_V8,
+    PART_M_SCALE,
+    PART_V_SCALE,
+    PART_COUNT
+};
+static const char *const part_names[PART_COUNT] = {"weight", "m",  "v",       "mean",
+                                                   "m8",     "v8", "m8scale", "v8scale"};
 
-static float **part_of(struct param *p, int part)
+static const struct {
+    const char *name, *kohya;
+} optimizers[OPTIMIZER_COUNT] = {{"adamw", "AdamW"}, {"adamw8bit", "AdamW8bit"}};
+
+const char *optimizer_name(enum optimizer o)
 {
-    float **parts[PART_COUNT] = {&p->data, &p->m, &p->v, &p->mean};
+    return optimizers[o].name;
+}
+
+const char *optimizer_kohya(enum optimizer o)
+{
+    return optimizers[o].kohya;
+}
+
+bool optimizer_find(const char *name, enum optimizer *o)
+{
+    for (int i = 0; i < OPTIMIZER_COUNT; i++)
+        if (str_equal_nocase(name, optimizers[i].name)) {
+            *o = (enum optimizer)i;
+            return true;
+        }
+    return false;
+}
+
+static void *part_get(const struct param *p, int part)
+{
+    void *const parts[PART_COUNT] = {p->data, p->m,  p->v,       p->mean,
+                                     p->m8,   p->v8, p->m_scale, p->v_scale};
     return parts[part];
+}
+
+static void part_set(struct param *p, int part, void *memory)
+{
+    switch ((enum part)part) {
+    case PART_DATA: p->data = memory; break;
+    case PART_M: p->m = memory; break;
+    case PART_V: p->v = memory; break;
+    case PART_MEAN: p->mean = memory; break;
+    case PART_M8: p->m8 = memory; break;
+    case PART_V8: p->v8 = memory; break;
+    case PART_M_SCALE: p->m_scale = memory; break;
+    case PART_V_SCALE: p->v_scale = memory; break;
+    case PART_COUNT: break;
+    }
+}
+
+static enum dtype part_dtype(int part)
+{
+    return part == PART_M8 || part == PART_V8 ? DTYPE_U8 : DTYPE_F32;
+}
+
+static int64_t part_count(const struct param *p, int part)
+{
+    bool scale = part == PART_M_SCALE || part == PART_V_SCALE;
+    return scale ? (p->count + ADAMW8_BLOCK - 1) / ADAMW8_BLOCK : p->count;
+}
+
+static size_t part_bytes(const struct param *p, int part)
+{
+    return (size_t)part_count(p, part) * dtype_bytes(part_dtype(part));
+}
+
+static bool part_kept(const struct params *p, const struct param *item, int part)
+{
+    bool small = p->optimizer == OPTIMIZER_ADAMW8 && item->count >= OPTIMIZER_LEAST_8BIT;
+    if (part == PART_DATA) return true;
+    if (part == PART_MEAN) return p->keep_mean;
+    return (part == PART_M || part == PART_V) == !small;
 }
 
 void params_init(struct params *p, struct device *device, bool keep_mean)
@@ -32,7 +107,7 @@ static void param_release(struct params *p, struct param *item)
         item->w->trainable = false;
     }
     for (int part = 0; part < PART_COUNT; part++)
-        if (*part_of(item, part)) k->free(p->device, *part_of(item, part));
+        if (part_get(item, part)) k->free(p->device, part_get(item, part));
     if (item->grad) k->free(p->device, item->grad);
     free(item->name);
 }
@@ -52,13 +127,13 @@ int params_adopt(struct params *p, struct weight *w, const char *name, const flo
     size_t bytes = (size_t)item.count * sizeof(float);
     int rc = 0;
     for (int part = 0; part < PART_COUNT && !rc; part++) {
-        if (part == PART_MEAN && !p->keep_mean) continue;
+        if (!part_kept(p, &item, part)) continue;
         void *memory = NULL;
-        rc = k->alloc(p->device, &memory, bytes, err);
-        *part_of(&item, part) = memory;
+        rc = k->alloc(p->device, &memory, part_bytes(&item, part), err);
+        part_set(&item, part, memory);
         bool filled = part == PART_DATA || part == PART_MEAN;
         if (!rc && filled) rc = k->upload(p->device, memory, values, bytes, err);
-        if (!rc && !filled) rc = k->zero(p->device, memory, bytes, err);
+        if (!rc && !filled) rc = k->zero(p->device, memory, part_bytes(&item, part), err);
     }
     void *grad = NULL;
     if (!rc) rc = k->alloc(p->device, &grad, bytes, err);
@@ -86,15 +161,28 @@ int params_restart(struct params *p, const char *const *prefixes, struct error *
 {
     for (int i = 0; i < p->count; i++) {
         struct param *item = &p->item[i];
-        size_t bytes = (size_t)item->count * sizeof(float);
         item->frozen = prefixes != NULL;
         for (const char *const *prefix = prefixes; prefix && *prefix; prefix++)
             if (str_starts(item->name, *prefix)) item->frozen = false;
-        int rc = p->device->kernels->zero(p->device, item->m, bytes, err);
-        if (!rc) rc = p->device->kernels->zero(p->device, item->v, bytes, err);
-        if (rc) return rc;
+        for (int part = PART_M; part < PART_COUNT; part++) {
+            void *memory = part == PART_MEAN ? NULL : part_get(item, part);
+            int rc = memory
+                         ? p->device->kernels->zero(p->device, memory, part_bytes(item, part), err)
+                         : 0;
+            if (rc) return rc;
+        }
     }
     return 0;
+}
+
+size_t params_moment_bytes(const struct params *p)
+{
+    size_t sum = 0;
+    for (int i = 0; i < p->count; i++)
+        for (int part = PART_M; part < PART_COUNT; part++)
+            if (part != PART_MEAN && part_get(&p->item[i], part))
+                sum += part_bytes(&p->item[i], part);
+    return sum;
 }
 
 int params_zero_grad(struct params *p, struct error *err)
@@ -162,7 +250,14 @@ int params_update(struct params *p, const struct adamw *a, int64_t step, double 
                                   .eps = a->eps,
                                   .weight_decay = a->weight_decay,
                                   .grad_scale = grad_scale};
-        rc = p->device->kernels->adamw(p->device, &args, err);
+        if (item->m8) {
+            args.m = item->m8;
+            args.v = item->v8;
+            struct adamw8_args small = {args, item->m_scale, item->v_scale};
+            rc = p->device->kernels->adamw8(p->device, &small, err);
+        } else {
+            rc = p->device->kernels->adamw(p->device, &args, err);
+        }
         item->w->k.version++;
         if (!rc && item->mean) rc = mean_follow(p, item, a->mean_decay, err);
     }
@@ -202,9 +297,9 @@ int params_save(const struct params *p, const char *path, int64_t step,
     for (int i = 0; i < p->count && !rc; i++) {
         for (int part = 0; part < PART_COUNT && !rc; part++) {
             struct param *item = &p->item[i];
-            float *memory = *part_of(item, part);
+            void *memory = part_get(item, part);
             if (!memory) continue;
-            size_t bytes = (size_t)item->count * sizeof(float);
+            size_t bytes = part_bytes(item, part);
             copies[count] = alloc_try(1, bytes);
             if (!copies[count]) {
                 rc = error_set(err, ERR_NO_MEMORY, "no memory to save %s", item->name);
@@ -213,9 +308,9 @@ int params_save(const struct params *p, const char *path, int64_t step,
             rc = p->device->kernels->download(p->device, copies[count], memory, bytes, err);
             names[count] = alloc_printf("%s#%s", item->name, part_names[part]);
             entries[count] = (struct safetensors_entry){.name = names[count],
-                                                        .dtype = DTYPE_F32,
+                                                        .dtype = part_dtype(part),
                                                         .rank = 1,
-                                                        .dim = {item->count},
+                                                        .dim = {part_count(item, part)},
                                                         .data = copies[count],
                                                         .bytes = bytes};
             count++;
@@ -253,12 +348,12 @@ int params_load(struct params *p, const char *path, int64_t *step, struct error 
         for (int i = 0; i < p->count && !rc; i++) {
             struct param *item = &p->item[i];
             for (int part = 0; part < PART_COUNT && !rc; part++) {
-                float *memory = *part_of(item, part);
+                void *memory = part_get(item, part);
                 if (!memory) continue;
                 char *name = alloc_printf("%s#%s", item->name, part_names[part]);
                 const struct safetensors_entry *e = safetensors_find(&file, name);
-                size_t bytes = (size_t)item->count * sizeof(float);
-                if (!e || e->dtype != DTYPE_F32 || e->bytes != bytes)
+                size_t bytes = part_bytes(item, part);
+                if (!e || e->dtype != part_dtype(part) || e->bytes != bytes)
                     rc =
                         error_set(err, ERR_FORMAT,
                                   "%s belongs to another training: %s is absent or of another size",

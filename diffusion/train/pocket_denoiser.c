@@ -47,7 +47,7 @@ static int draw_batch(const struct pocket *m, const struct objective *objective,
         if (u[1] >= CAPTION_DROPOUT) pot_caption_varied(&m->pots[index], &words, caption);
         rc = pocket_tokens(m, caption, b->id + (size_t)i * POCKET_TOKENS, err);
         size_t at = (size_t)i * POCKET_LATENT_COUNT;
-        int t = objective_draw(objective, &g, b->noise + at, POCKET_LATENT_COUNT,
+        int t = objective_draw(objective, &g, b->noise + at, POCKET_LATENT_PX, POCKET_LATENT_PX,
                                POCKET_LATENT_CHANNELS);
         double weight = objective_noisy(objective, b->noisy + at, b->target + at,
                                         m->latents + (size_t)index * POCKET_LATENT_COUNT,

@@ -44,6 +44,7 @@ KERNEL_TABLE(X)
 #define cpu_mse CPU_NAME(cpu_mse)
 #define cpu_mse_grad CPU_NAME(cpu_mse_grad)
 #define cpu_adamw CPU_NAME(cpu_adamw)
+#define cpu_adamw8 CPU_NAME(cpu_adamw8)
 #define cpu_norm CPU_NAME(cpu_norm)
 
 /* Activations are F32 or BF16 on the CPU. */

@@ -1,5 +1,6 @@
 /* What only training needs: column sums, the loss, the optimiser, the norm it is clipped by. Sums
  * over fixed spans in float or double, spans added in order: independent of the thread count. */
+#include "kernels/adamw8.h"
 #include "kernels/cpu/cpu_device.h"
 #include "kernels/cpu/cpu_table.h"
 #include "kernels/cpu/cpu_vec.h"
@@ -159,6 +160,22 @@ static void adamw_task(void *context, int64_t task, int worker)
 int cpu_adamw(struct device *d, const struct adamw_args *a, struct error *err)
 {
     pool_run(cpu_state(d)->pool, (a->count + SPAN - 1) / SPAN, adamw_task, (void *)a);
+    return 0;
+}
+
+static void adamw8_task(void *context, int64_t task, int worker)
+{
+    const struct adamw8_run *run = context;
+    int64_t blocks = (run->a->base.count + ADAMW8_BLOCK - 1) / ADAMW8_BLOCK;
+    int64_t from = task * (SPAN / ADAMW8_BLOCK), to = from + SPAN / ADAMW8_BLOCK;
+    for (int64_t block = from; block < to && block < blocks; block++) adamw8_block(run, block);
+}
+
+int cpu_adamw8(struct device *d, const struct adamw8_args *a, struct error *err)
+{
+    struct adamw8_run run;
+    adamw8_start(&run, a);
+    pool_run(cpu_state(d)->pool, (a->base.count + SPAN - 1) / SPAN, adamw8_task, &run);
     return 0;
 }
 

@@ -124,6 +124,12 @@ int cuda_adamw(struct device *d, const struct adamw_args *a, struct error *err)
     return runtime_check(pointwise_adamw(a, cuda_state(d)->runtime.stream), "adamw", err);
 }
 
+int cuda_adamw8(struct device *d, const struct adamw8_args *a, struct error *err)
+{
+    if (!a->base.count) return 0;
+    return runtime_check(pointwise_adamw8(a, cuda_state(d)->runtime.stream), "adamw8", err);
+}
+
 int cuda_norm(struct device *d, const struct norm_args *a, struct error *err)
 {
     void *partial;

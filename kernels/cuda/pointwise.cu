@@ -1,6 +1,7 @@
 /* pointwise.cu - kernels bound by memory: one 16-byte chunk a thread. Contracts in kernels.h. */
 #include "kernels/cuda/pointwise.h"
 
+#include "kernels/adamw8.h"
 #include "kernels/cuda/activation.h"
 #include "kernels/cuda/chunk.h"
 #include "kernels/cuda/wrap.h"
@@ -664,9 +665,9 @@ adamw_kernel(const adamw_params p)
     global_store(p.param + at, param - p.lr * (step + p.weight_decay * param));
 }
 
-extern "C" int pointwise_adamw(const struct adamw_args *a, void *stream)
+static adamw_params adamw_fill(const struct adamw_args *a)
 {
-    adamw_params p = {
+    return adamw_params{
         (float *)a->param,
         (float *)a->m,
         (float *)a->v,
@@ -683,7 +684,90 @@ extern "C" int pointwise_adamw(const struct adamw_args *a, void *stream)
         (float)(1 / (1 - pow(a->beta1, (double)a->step))),
         (float)(1 / (1 - pow(a->beta2, (double)a->step))),
     };
-    return launch<adamw_kernel>("adamw", blocks_for(a->count), block_threads, 0, stream, p);
+}
+
+extern "C" int pointwise_adamw(const struct adamw_args *a, void *stream)
+{
+    return launch<adamw_kernel>("adamw", blocks_for(a->count), block_threads, 0, stream,
+                                adamw_fill(a));
+}
+
+/* ---- AdamW with moments of 8 bits (adamw8.h): a thread block is a block of the moments ---- */
+
+static_assert(block_threads == ADAMW8_BLOCK, "a thread a value");
+
+struct adamw8_params {
+    adamw_params p;
+    uint8_t *m, *v;
+    float *m_scale, *v_scale;
+    float m_table[256], v_table[256];
+};
+
+/* The largest of the block's values; every thread gets it. `room` is block_threads floats. */
+DEVICE float block_top(shared_t room, float v)
+{
+    const int t = thread_index();
+    shared_store(room + t * 4, v);
+    for (int half = block_threads / 2; half; half /= 2) {
+        block_sync();
+        if (t < half)
+            shared_store(room + t * 4, fmaxf(shared_load<float>(room + t * 4),
+                                             shared_load<float>(room + (t + half) * 4)));
+    }
+    block_sync();
+    return shared_load<float>(room);
+}
+
+DEVICE uint8_t nearest_code(const float *table, float x)
+{
+    int at = 0;
+    for (int half = 128; half; half /= 2)
+        if (x > .5f * (table[at + half - 1] + table[at + half])) at += half;
+    return (uint8_t)at;
+}
+
+KERNEL(block_threads, 4)
+adamw8_kernel(const adamw8_params q)
+{
+    const adamw_params &p = q.p;
+    const int64_t at = item();
+    const bool inside = at < p.count;
+    float m = 0, v = 0;
+    if (inside) {
+        const float g = global_load<float>(p.grad + at) * p.grad_scale;
+        const int m_code = global_load<uint8_t>(q.m + at), v_code = global_load<uint8_t>(q.v + at);
+        m = p.beta1 * (q.m_table[m_code] * global_load<float>(q.m_scale + block_x())) + p.rest1 * g;
+        v = p.beta2 * (q.v_table[v_code] * global_load<float>(q.v_scale + block_x())) +
+            p.rest2 * g * g;
+        const float param = global_load<float>(p.param + at);
+        const float step = m * p.m_unbias / (sqrtf(v * p.v_unbias) + p.eps);
+        global_store(p.param + at, param - p.lr * (step + p.weight_decay * param));
+    }
+    const float m_top = block_top(shared_base(), fabsf(m));
+    const float v_top = block_top(shared_base() + block_threads * 4, v);
+    if (inside) {
+        global_store(q.m + at, nearest_code(q.m_table, m_top > 0 ? m / m_top : 0));
+        global_store(q.v + at, nearest_code(q.v_table, v_top > 0 ? v / v_top : 0));
+    }
+    if (thread_index() == 0) {
+        global_store(q.m_scale + block_x(), m_top);
+        global_store(q.v_scale + block_x(), v_top);
+    }
+}
+
+extern "C" int pointwise_adamw8(const struct adamw8_args *a, void *stream)
+{
+    adamw8_params q = {adamw_fill(&a->base), (uint8_t *)a->base.m, (uint8_t *)a->base.v,
+                       (float *)a->m_scale,  (float *)a->v_scale,  {},
+                       {}};
+    q.p.m = q.p.v = nullptr;
+    adamw8_table table;
+    adamw8_table_fill(&table, true);
+    memcpy(q.m_table, table.value, sizeof q.m_table);
+    adamw8_table_fill(&table, false);
+    memcpy(q.v_table, table.value, sizeof q.v_table);
+    return launch<adamw8_kernel>("adamw8", blocks_for(a->base.count), block_threads,
+                                 2 * block_threads * 4, stream, q);
 }
 
 /* ---- packing weights ---- */

@@ -48,6 +48,7 @@ int pointwise_norm(const struct norm_args *a, double *partial, void *stream);
 int pointwise_mse(const struct mse_args *a, double *partial, void *stream);
 int pointwise_mse_grad(const struct mse_args *a, void *stream);
 int pointwise_adamw(const struct adamw_args *a, void *stream);
+int pointwise_adamw8(const struct adamw8_args *a, void *stream);
 
 /* [out][c][taps] of any float type -> [out][taps][c] in `to_dtype`; with `phases`, taps is 9 and
  * the result [4][out][4][c] has the taps of each phase summed (gemm.h). geglu: rows in blocks of 8

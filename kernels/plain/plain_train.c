@@ -1,4 +1,5 @@
 /* What only training needs: the loss, the optimiser and the norm it is clipped by. */
+#include "kernels/adamw8.h"
 #include "kernels/plain/plain.h"
 
 int plain_mse(struct device *d, const struct mse_args *a, struct error *err)
@@ -43,6 +44,15 @@ int plain_adamw(struct device *d, const struct adamw_args *a, struct error *err)
         v[i] = (real)second;
         param[i] = (real)(param[i] - a->lr * (step + a->weight_decay * param[i]));
     }
+    return 0;
+}
+
+int plain_adamw8(struct device *d, const struct adamw8_args *a, struct error *err)
+{
+    struct adamw8_run run;
+    adamw8_start(&run, a);
+    for (int64_t block = 0; block * ADAMW8_BLOCK < a->base.count; block++)
+        adamw8_block(&run, block);
     return 0;
 }
 

@@ -44,6 +44,12 @@ with tempfile.TemporaryDirectory() as folder:
     meta = header["__metadata__"]
     assert meta["ss_base_model_version"] == "sd_v1" and meta["ss_network_dim"] == "2", meta
     assert meta["modelspec.trigger_phrase"] == "zk" and meta["sshs_model_hash"] == data_hash, meta
+    assert len(meta["ss_new_sd_model_hash"]) == 64 and len(meta["ss_sd_model_hash"]) == 8, meta
+    assert meta["modelspec.hash_sha256"] == "0x" + data_hash and meta["ss_mixed_precision"] in ("no", "bf16"), meta
+    tags = json.loads(meta["ss_tag_frequency"])["pots"]
+    assert tags["zk"] == 4 and sum(tags.values()) > 8, tags
+    assert json.loads(meta["ss_dataset_dirs"]) == {"pots": {"n_repeats": 1, "img_count": 4}}, meta
+    assert len(meta["kiln.pictures_sha256"].split()) == 4, meta
     assert all(n.startswith("lora_unet_") for n in header if n != "__metadata__")
     for name in ("whole-sheet.png", "whole-loss.png", "whole-000002.safetensors", "whole-000004.safetensors"):
         assert Path(folder, name).stat().st_size > 500, name
