@@ -34,6 +34,7 @@ static void print_status(const struct control_reply *reply)
     printf("running     %s (pid %lld, %s resident), as %s\n", format_seconds(a, s->uptime_seconds),
            (long long)s->pid, format_bytes(b, s->resident_bytes), s->bridge_agent);
     for (int i = 0; i < s->engine_count; i++) print_engine(&s->engines[i]);
+    if (*s->server_version) printf("server      %s; %s\n", s->server_version, s->server_knows);
     printf("last pop    %s\n", format_when(a, s->last_pop_wall_ms));
     printf("jobs        %lld open, %lld settled, %lld faulted, %lld forfeited; last hour %lld, "
            "%lld faults\n",

@@ -93,6 +93,12 @@ static void all_reasons(const struct worker *w, struct reasons *r)
         add_reason(r, (struct control_reason){.gate = "ledger", .text = w->account_last.verdict});
 }
 
+/* the last word the server said about itself, or why there is none */
+static const char *drift_text(const struct worker *w)
+{
+    return w->drift.text[0] ? w->drift.text : w->drift.trouble;
+}
+
 static const char *state_word(const struct worker *w)
 {
     if (w->phase != WORKER_RUNNING) return "draining";
@@ -187,6 +193,7 @@ void control_fill_status(struct worker *w, const struct ledger_totals *t,
         .bridge_agent = w->config.bridge_agent,
         .user = w->user,
         .server_version = w->server_version,
+        .server_knows = drift_text(w),
         .pid = getpid(),
         .uptime_seconds = up_ms / 1000,
         .started_wall_ms = w->started_wall_ms,
@@ -234,6 +241,9 @@ void control_fill_why(struct worker *w, struct control_reply *reply)
     if (!text && reasons.count)
         text = "the Horde has requests, but none that it would give this worker";
     if (!text) text = "nothing blocks: the Horde has no request for this worker at the moment";
+    if (*drift_text(w))
+        add_reason(&reasons,
+                   (struct control_reason){.gate = "server:swagger", .text = drift_text(w)});
     reply->doc = CONTROL_DOC_WHY;
     reply->why = (struct control_why){.state = state_word(w),
                                       .text = text,

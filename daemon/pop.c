@@ -149,6 +149,7 @@ static int image_body(struct popper *p, struct buf *body, struct error *err)
         .allow_unsafe_ipaddr = c->allow_unsafe_ip,
     };
     capability_pop_flags(&able, &pop);
+    drift_pop(&w->drift, &pop);
     return horde_pop_format(&pop, body, err);
 }
 
@@ -163,6 +164,7 @@ static int form_names(const struct worker *w, const char *names[HORDE_FORMS_MAX]
         enum alchemy_form f = alchemy_form_find(h->forms[i]);
         bool image = f != ALCHEMY_UNKNOWN && alchemy_form_result(f) == ALCHEMY_IMAGE;
         if (image && !worker_may_use_post(w, h->forms[i])) continue;
+        if (!drift_knows_form(&w->drift, h->forms[i])) continue;
         for (unsigned k = 0; k < w->config.forms.count; k++) {
             const char *wanted = w->config.forms.items[k];
             if (str_equal(wanted, h->forms[i]) || (image && str_equal(wanted, "post-process"))) {

@@ -170,7 +170,8 @@ static void on_answer(void *data, const struct http_reply *reply)
 /* ---- the request ---- */
 
 /* "type value ref" lines back into entries; the text is cut in place */
-static int read_notes(char *notes, struct horde_metadata list[HORDE_METADATA_MAX])
+static int read_notes(const struct drift *d, char *notes,
+                      struct horde_metadata list[HORDE_METADATA_MAX])
 {
     int count = 0;
     for (char *line = strtok(notes, "\n"); line && count < HORDE_METADATA_MAX;
@@ -187,6 +188,7 @@ static int read_notes(char *notes, struct horde_metadata list[HORDE_METADATA_MAX
                strcmp(value, metadata_value_name((enum metadata_value)what)))
             what++;
         if (type == METADATA_TYPE_COUNT || what == METADATA_VALUE_COUNT) continue;
+        if (!drift_knows_note(d, (enum metadata_type)type, (enum metadata_value)what)) continue;
         list[count++] = (struct horde_metadata){.type = (enum metadata_type)type,
                                                 .value = (enum metadata_value)what,
                                                 .ref = *ref ? ref : NULL};
@@ -215,7 +217,7 @@ static int image_body(struct job_image *image, struct buf *body, struct error *e
     } else {
         str_copy(notes, sizeof notes, image->notes);
         s.metadata = list;
-        s.metadata_count = read_notes(notes, list);
+        s.metadata_count = read_notes(&image->job->w->drift, notes, list);
         if (str_equal(image->verdict, "csam")) s.state = SUBMIT_CSAM;
         if (str_equal(image->verdict, "censored")) s.state = SUBMIT_CENSORED;
         if (!image->upload_url) s.generation = inside = base64_of(&image->bytes);

@@ -239,6 +239,7 @@ int worker_start(struct worker *w, struct error *err)
     on_look(w);
     account_start(w);
     demand_start(w);
+    drift_start(w);
     if (w->config.stats_output_s)
         alarm_set(w->alarms, &w->stats, w->config.stats_output_s * 1000, on_stats, w);
     if (notify_watchdog_ms()) on_watchdog(w);
@@ -367,8 +368,8 @@ static void leave(struct worker *w)
     pop_stop(&w->forms);
     control_stop(w->control);
     http_stop(w->http);
-    struct alarm *all[] = {&w->dispatching, &w->account, &w->stats,  &w->drain, &w->watchdog,
-                           &w->backup,      &w->probe,   &w->demand, &w->ending};
+    struct alarm *all[] = {&w->dispatching, &w->account, &w->stats,  &w->drain,  &w->watchdog,
+                           &w->backup,      &w->probe,   &w->demand, &w->ending, &w->drift.alarm};
     for (unsigned i = 0; i < COUNT_OF(all); i++) alarm_drop(all[i]);
     log_info("kilnd.leaving", "settled=%lld faulted=%lld", (long long)w->settled_run,
              (long long)w->faulted_run);
@@ -385,6 +386,7 @@ void worker_free(struct worker *w)
     }
     free(w->models);
     free(w->upload_hosts);
+    drift_release(&w->drift);
     folders_release(&w->folders);
     config_release(&w->config);
     free(w->config_path);

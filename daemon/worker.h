@@ -16,6 +16,7 @@
 #include "daemon/backoff.h"
 #include "daemon/budget.h"
 #include "daemon/clerk.h"
+#include "daemon/drift.h"
 #include "daemon/engine_process.h"
 #include "daemon/gate.h"
 #include "daemon/http.h"
@@ -102,6 +103,7 @@ struct worker {
     struct job *jobs; /* newest first */
     struct alarm dispatching, account, stats, drain, watchdog, backup, probe, demand, ending;
     struct outage outage;
+    struct drift drift;
     enum worker_phase phase;
     bool drain_over, recovering;
     int exit_code;

@@ -115,6 +115,7 @@ static const struct field status_fields[] = {
     F_WORD(control_status, bridge_agent),
     F_WORD(control_status, user),
     F_WORD(control_status, server_version),
+    F_WORD(control_status, server_knows),
     F_WHOLE(control_status, pid),
     F_WHOLE(control_status, uptime_seconds),
     F_WHOLE(control_status, started_wall_ms),

@@ -120,6 +120,7 @@ struct control_status {
     const char *version, *state; /* running paused draining maintenance starting */
     const char *horde_url, *worker_name, *alchemist_name, *bridge_agent, *user;
     const char *server_version;
+    const char *server_knows; /* what its description said, in a sentence; "" */
     int64_t pid, uptime_seconds, started_wall_ms;
     int64_t last_pop_wall_ms, last_job_wall_ms;
     int64_t paused_until_wall_ms; /* 0: not paused, or without end */

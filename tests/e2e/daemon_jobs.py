@@ -334,6 +334,41 @@ def the_offer_follows_the_demand(programs):
         check(shown["stable_diffusion"]["queued_mps"] > 0 and shown["stable_diffusion"]["kudos_per_second"] > 0, f"{shown}")
 
 
+def new_fields_are_sent_only_to_who_knows_them(programs):
+    def play(which):
+        options = ("--swagger", which) if which else ()
+        with Place(programs, *options, fake="nsfw", env={"KILN_FAKE_SAFETY": "1", "KILN_FAKE_FORMS": "caption,nsfw"},
+                   max_batch=1, forms=["caption", "nsfw"], alchemist_name="practice alchemist") as p:
+            p.kilnd.start()
+            p.kilnd.ready()
+            wait_for(lambda: p.kilnd.ask(request="status")["server_knows"], 10, f"{which}: it was asked")
+            pops = len(p.horde.calls("pop"))
+            p.horde.fire(1)
+            wait_for(lambda: len(p.horde.calls("pop")) > pops and p.horde.calls("submit"), 20, f"{which}: it pops")
+            pop = p.horde.calls("pop")[-1]["request"]
+            check(("allow_extended_controlnet" in pop) == (which == "newer"), f"{which}: {sorted(pop)}")
+            check("sampler_execution_contract_version" not in pop, "what Kiln does not promise is never sent")
+            types = {m["type"] for m in p.horde.calls("submit")[0]["request"].get("gen_metadata") or []}
+            check(types == (set() if which == "older" else {"information"}), f"{which}: {types}")
+            wait_for(lambda: p.horde.calls("alchemy_pop"), 10, f"{which}: forms are asked for")
+            wait_for(lambda: len(p.horde.calls("alchemy_pop")[-1]["request"]["forms"]) == (1 if which == "older" else 2), 15,
+                     f"{which}: forms that the server knows")
+            why = p.kilnd.ask(request="why")["reasons"]
+            told = next(r for r in why if r["gate"] == "server:swagger")
+            check(not told["blocks"] and ("a_sampler_of_tomorrow" in told["text"]) == (which == "newer"), f"{which}: {told}")
+    at_once(play, ["older", None, "newer"])
+    # a server that does not describe itself is one of 5.1.5; it is asked again after a minute, not at once
+    with Place(programs, max_batch=1) as p:
+        p.horde.fault("swagger", "status", status=500, count=0)
+        p.kilnd.start()
+        p.kilnd.ready()
+        wait_for(lambda: "cannot be had" in p.kilnd.ask(request="status")["server_knows"], 10, "status says so")
+        p.horde.fire(1)
+        p.all_over()
+        check("allow_extended_controlnet" not in p.horde.calls("pop")[-1]["request"], "nothing new is sent")
+        check(len(p.horde.calls("swagger")) == 1, "asked once")
+
+
 def control_requests_are_answered(programs):
     with Place(programs) as p:
         p.horde.fire(2)

@@ -149,6 +149,7 @@ struct options {
     int jobs, steps_least, steps_most, forms;
     uint64_t seed;
     double rate, seconds, ttl_scale, sweep_seconds, fold_seconds, cache_seconds, uptime_seconds;
+    const char *swagger; /* older, newer, or NULL: 5.1.5 */
     bool gate_real, exit_when_done, untrusted, integer_balances, suspicion, quiet, r2;
     int max_waiting;
 };

@@ -27,6 +27,7 @@ static const char help[] =
     "  --user KEY:ALIAS     adds an account (three exist: see docs/practice-horde.md)\n"
     "  --gate open|real     open (default): every worker is given everything; real: by "
     "bridge_agent\n"
+    "  --swagger older|newer  describes itself as a server before or after 5.1.5 would\n"
     "  --untrusted          half of what workers earn waits in escrow\n"
     "  --integer-balances   balances are whole numbers, each fold is rounded\n"
     "  --fold SECONDS       postings reach balances this often (default 0: at once)\n"
@@ -63,6 +64,7 @@ enum {
     STORE,
     USER,
     GATE,
+    SWAGGER,
     UNTRUSTED,
     INTEGER,
     FOLD,
@@ -99,6 +101,7 @@ static const struct option long_options[] = {{"port", 1, 0, PORT},
                                              {"store", 1, 0, STORE},
                                              {"user", 1, 0, USER},
                                              {"gate", 1, 0, GATE},
+                                             {"swagger", 1, 0, SWAGGER},
                                              {"untrusted", 0, 0, UNTRUSTED},
                                              {"integer-balances", 0, 0, INTEGER},
                                              {"fold", 1, 0, FOLD},
@@ -173,6 +176,10 @@ static void read_options(struct practice *p, int argc, char **argv)
         case GATE:
             if (!str_equal(optarg, "real") && !str_equal(optarg, "open")) wrong(name, optarg);
             o->gate_real = str_equal(optarg, "real");
+            break;
+        case SWAGGER:
+            if (!str_equal(optarg, "older") && !str_equal(optarg, "newer")) wrong(name, optarg);
+            o->swagger = optarg;
             break;
         case UNTRUSTED: o->untrusted = true; break;
         case INTEGER: o->integer_balances = true; break;

@@ -128,6 +128,22 @@ static json_t *texts(const char *const *list, size_t count)
     return a;
 }
 
+/* What later servers have: pop fields in a part of their own, and words that a client may not know. */
+static void describe_newer(json_t *swagger)
+{
+    json_t *d = json_object_get(swagger, "definitions");
+    json_t *old = json_incref(json_object_get(d, "PopInputStable"));
+    json_object_set_new(d, "PopInputStable",
+                        json_pack("{s:[{s:s},{s:{s:{s:s},s:{s:s}}}]}", "allOf", "$ref",
+                                  "#/definitions/PopInput", "properties",
+                                  "allow_extended_controlnet", "type", "boolean",
+                                  "sampler_execution_contract_version", "type", "string"));
+    json_object_set_new(d, "PopInput", old);
+    json_t *payload = json_object_get(json_object_get(d, "ModelPayloadRootStable"), "properties");
+    json_t *samplers = json_object_get(json_object_get(payload, "sampler_name"), "enum");
+    json_array_append_new(samplers, json_string("a_sampler_of_tomorrow"));
+}
+
 void status_swagger(struct practice *p, struct call *c)
 {
 #define X(name, text) text,
@@ -140,6 +156,7 @@ void status_swagger(struct practice *p, struct call *c)
     static const char *const posts[] = {
         "GFPGAN",    "RealESRGAN_x4plus", "RealESRGAN_x2plus", "RealESRGAN_x4plus_anime_6B",
         "NMKD_Siax", "4x_AnimeSharp",     "CodeFormers",       "strip_background"};
+    bool older = str_equal(p->options.swagger, "older");
     json_t *samplers = json_array(), *controls = json_array();
     for (int i = 0; i <= SAMPLER_LCM; i++)
         json_array_append_new(samplers, json_string(sampler_name((enum sampler)i)));
@@ -150,12 +167,14 @@ void status_swagger(struct practice *p, struct call *c)
         "s:{s:{s:{s:o},s:{s:o},s:{s:s,s:{s:o}}}},s:{s:[{s:s}]}}}",
         "swagger", "2.0", "info", "title", "Practice horde", "version", "2.5", "definitions",
         "PopInputStable", "properties", "name", "type", "string", "models", "type", "array",
-        "ModelInterrogationFormStable", "properties", "name", "enum", texts(forms, COUNT_OF(forms)),
-        "GenerationMetadataStable", "properties", "type", "enum", texts(types, COUNT_OF(types)),
-        "value", "enum", texts(values, COUNT_OF(values)), "ModelPayloadRootStable", "properties",
-        "sampler_name", "enum", samplers, "control_type", "enum", controls, "post_processing",
-        "type", "array", "items", "enum", texts(posts, COUNT_OF(posts)),
-        "ModelGenerationInputStable", "allOf", "$ref", "#/definitions/ModelPayloadRootStable");
+        "ModelInterrogationFormStable", "properties", "name", "enum",
+        texts(forms, older ? 1 : COUNT_OF(forms)), "GenerationMetadataStable", "properties", "type",
+        "enum", texts(types, older ? 1 : COUNT_OF(types)), "value", "enum",
+        texts(values, COUNT_OF(values)), "ModelPayloadRootStable", "properties", "sampler_name",
+        "enum", samplers, "control_type", "enum", controls, "post_processing", "type", "array",
+        "items", "enum", texts(posts, COUNT_OF(posts)), "ModelGenerationInputStable", "allOf",
+        "$ref", "#/definitions/ModelPayloadRootStable");
+    if (str_equal(p->options.swagger, "newer")) describe_newer(c->reply);
 }
 
 /* ---- ours: /practice/... ---------------------------------------------------------------- */
