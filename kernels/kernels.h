@@ -196,7 +196,7 @@ struct attention_args {
     enum dtype dtype;
 };
 /* dq, dk, dv (+= when accumulate) have the layout and row pitch of q, k, v and do not overlap one
- * another. Algorithm 2. */
+ * another; y and lse are those of the forward. Algorithm 2. */
 struct attention_grad_args {
     struct attention_args forward;
     const void *dy;

@@ -233,7 +233,8 @@ ALWAYS_INLINE void write_rows(const struct attention *t, struct block *b, int64_
             vf factor = 1.0f / b->sum[p][v];
             for (int64_t e = 0; e < a->d; e++) *(vf *)(o + e * GEMM_NR + v * VL) *= factor;
             for (int i = 0; i < VL && a->lse; i++)
-                lse[v * VL + i] = b->top[p][v][i] * 0.69314718f + logf(b->sum[p][v][i]);
+                lse[v * VL + i] = (float)((double)b->top[p][v][i] * 0.69314718055994531 +
+                                          log((double)b->sum[p][v][i]));
         }
         int64_t count = b->queries - p * GEMM_NR < GEMM_NR ? b->queries - p * GEMM_NR : GEMM_NR;
         for (int64_t e0 = 0; e0 < a->d; e0 += BLOCK_K - VL) {

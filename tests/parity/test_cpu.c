@@ -536,6 +536,8 @@ static void attention(void **unused)
     attention_once(1, 1, 20, 30, 512, false, 0, 1);
     attention_once(1, 1, 40, 600, 17, false, 0, 6);
     attention_once(2, 3, 7, 40, 16, false, 0, 1);
+    attention_once(1, 1, 300, 1101, 16, false, 3, 2); /* two parts of keys, blocks of queries */
+    attention_once(1, 1, 1100, 1100, 8, true, 0, 2);
 }
 
 /* ---- pointwise ---- */
