@@ -137,6 +137,20 @@ static bool has_control(const struct worker *w, const char *name)
     return may;
 }
 
+static bool has_annotator(const struct worker *w, const char *type)
+{
+    static const char *const endings[] = {"pth", "safetensors", "pt", "bin"};
+    enum annotator_kind kind;
+    bool may = false;
+    for (unsigned i = 0; i < COUNT_OF(endings) && !may && annotator_find(type, &kind); i++) {
+        char *path =
+            alloc_printf("%s/annotators/%s.%s", w->folders.cache, annotator_file(kind), endings[i]);
+        may = worker_may_use(w, path);
+        free(path);
+    }
+    return may;
+}
+
 struct capability_set worker_able(const struct worker *w)
 {
     struct capability_set able = capability_built();
@@ -146,6 +160,8 @@ struct capability_set worker_able(const struct worker *w)
         struct capability_set s = of_engine(engine_process_hello(w->engines[i]));
         able = capability_intersect(&able, &s);
     }
+    for (int i = 0; capability_control_names[i]; i++) /* networks that draw maps, too */
+        if (has_annotator(w, capability_control_names[i])) able.detectors |= 1u << i;
     for (int i = 0; capability_control_names[i]; i++)
         if (!has_control(w, capability_control_names[i])) able.controls &= ~(1u << i);
     if (!c->allow_controlnet || !has_control(w, "control_qr")) {

@@ -45,6 +45,7 @@ struct pipeline_hooks {
     void *context;
     void (*progress)(void *context, const struct pipeline_progress *progress);
     bool (*canceled)(void *context);
+    const char *annotators; /* folder of their checkpoints (control/annotator.h); NULL: none */
 };
 
 struct pipeline_result {

@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/str.h"
+#include "diffusion/control/annotator.h"
 #include "diffusion/control/control_net.h"
 #include "diffusion/control/map.h"
 #include "diffusion/pipeline_run.h"
@@ -48,16 +49,27 @@ static int sized_rgb(struct pixels *to, const struct pixels *from, int width, in
     return rc;
 }
 
-static int make_map(struct pixels *map, const struct image_request *r, const struct wanted *w,
+/* By a network where its checkpoint is there, else drawn without one. */
+static int annotate(const struct run *run, struct pixels *map, const struct pixels *from,
+                    const char *type, struct error *err)
+{
+    const char *folder = run->hooks ? run->hooks->annotators : NULL;
+    if (control_map_known(type) && !annotator_available(type, folder))
+        return control_map(map, from, type, err);
+    return annotator_map(map, from, type, run->m->device, folder, err);
+}
+
+static int make_map(const struct run *run, struct pixels *map, const struct wanted *w,
                     struct error *err)
 {
+    const struct image_request *r = run->r;
     const struct blob *blob = w->image->data ? w->image : &r->source;
     struct pixels raw = {0}, sized = {0};
     if (!w->type) return error_set(err, ERR_INVALID, "a ControlNet without a control type");
     if (!blob->data) return error_set(err, ERR_INVALID, "control type %s needs a picture", w->type);
     int rc = apart_decode(&raw, "the control image", blob->data, blob->length, err);
     if (!rc) rc = sized_rgb(&sized, &raw, r->width_px, r->height_px, err);
-    if (!rc && !w->is_map) rc = control_map(map, &sized, w->type, err);
+    if (!rc && !w->is_map) rc = annotate(run, map, &sized, w->type, err);
     if (!rc && w->is_map) {
         *map = sized;
         sized = (struct pixels){0};
@@ -111,7 +123,7 @@ int run_open_controls(struct run *run, struct error *err)
     drop_others(run->m, r, list, count);
     for (int i = 0; i < count && !rc; i++) {
         struct run_control *c = &run->controls[i];
-        rc = make_map(&c->map, r, &list[i], err);
+        rc = make_map(run, &c->map, &list[i], err);
         if (rc) break;
         run->control_count = i + 1;
         c->strength = list[i].strength;

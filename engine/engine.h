@@ -21,6 +21,7 @@ struct engine {
     struct device *device;
     struct models models;
     struct post post;
+    char *annotators;      /* folder; NULL: no cache folder is known */
     struct safety *safety; /* NULL: none, or a broken one */
     struct channel channel;
 };

@@ -9,6 +9,8 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
+#include "base/data_path.h"
 #include "base/free_memory.h"
 #include "base/log.h"
 #include "base/now.h"
@@ -33,7 +35,7 @@ static const char usage[] =
     "  --precision P     auto, fp32, bf16, fp16: of models loaded without one (default auto)\n"
     "  --launch N        number that every message carries\n"
     "  --memory MIB      limit of resident weights; the least recently used model goes first\n"
-    "  --cache DIR       where post-processors' weights lie, in DIR/post\n"
+    "  --cache DIR       where post-processors and annotators lie: DIR/post, DIR/annotators\n"
     "  --safety MODEL    CLIP checkpoint of the safety check; none: no check; auto (the default):\n"
     "                    DIR/safety/model.safetensors, if it is there\n"
     "  --verbose         more lines on standard error\n";
@@ -185,6 +187,9 @@ int main(int argc, char **argv)
         _exit(code);
     }
     post_init(&e->post, e->device, o.cache);
+    char *cache = o.cache ? alloc_string(o.cache) : data_path_cache();
+    if (cache) e->annotators = alloc_printf("%s/annotators", cache);
+    free(cache);
     models_init(&e->models, e->device, o.precision, (size_t)o.memory_mib << 20);
     verdict_open(e, o.safety, o.cache);
     say_hello(e);
@@ -192,6 +197,7 @@ int main(int argc, char **argv)
     if (code) _exit(code); /* the device is gone: no orderly way out of its library */
     channel_stop(&e->channel);
     post_release(&e->post);
+    free(e->annotators);
     safety_close(e->safety);
     models_release(&e->models);
     device_close(e->device);

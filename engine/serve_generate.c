@@ -103,7 +103,7 @@ static int generate(struct generate *g, struct engine_result *result, struct pip
                     struct error *err)
 {
     const struct engine_generate *job = &g->job->generate;
-    struct pipeline_hooks hooks = {g, on_progress, on_canceled};
+    struct pipeline_hooks hooks = {g, on_progress, on_canceled, g->engine->annotators};
     struct model *model;
     struct energy energy;
     energy_start(&energy);

@@ -101,3 +101,26 @@ int sampler_work_steps(enum sampler s, int steps)
 {
     return s == SAMPLER_K_DPM_ADAPTIVE ? 40 : steps * samplers[s].calls;
 }
+
+static const struct {
+    const char *type, *file;
+} annotators[] = {
+#define X(name, text, file) {text, file},
+    ANNOTATOR_TABLE(X)
+#undef X
+};
+
+bool annotator_find(const char *type, enum annotator_kind *kind)
+{
+    for (int i = 0; i < ANNOTATOR_COUNT; i++)
+        if (str_equal_nocase(type, annotators[i].type)) {
+            *kind = (enum annotator_kind)i;
+            return true;
+        }
+    return false;
+}
+
+const char *annotator_file(enum annotator_kind kind)
+{
+    return annotators[kind].file;
+}

@@ -61,6 +61,24 @@
     X(SDXL, "stable_diffusion_xl", "stable_diffusion_xl", "SDXL")                                  \
     X(SDXL_REFINER, "stable_diffusion_xl_refiner", "stable_diffusion_xl_refiner", "SDXL refiner")
 
+/* Control types that a network annotates, and its checkpoint in the cache's folder `annotators` */
+/*    enum           control type     file */
+#define ANNOTATOR_TABLE(X)                                                                         \
+    X(HED, "hed", "ControlNetHED")                                                                 \
+    X(SOFTEDGE, "softedge", "ControlNetHED")                                                       \
+    X(FAKESCRIBBLES, "fakescribbles", "ControlNetHED")                                             \
+    X(HOUGH, "hough", "mlsd_large_512_fp32")                                                       \
+    X(MLSD, "mlsd", "mlsd_large_512_fp32")
+
+enum annotator_kind {
+#define X(name, text, file) ANNOTATOR_##name,
+    ANNOTATOR_TABLE(X)
+#undef X
+        ANNOTATOR_COUNT
+};
+bool annotator_find(const char *type, enum annotator_kind *kind); /* without case */
+const char *annotator_file(enum annotator_kind kind);             /* without its ending */
+
 enum sampler {
 #define X(name, text, calls) SAMPLER_##name,
     SAMPLER_TABLE(X)

@@ -1,0 +1,108 @@
+#include "diffusion/control/annotator.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/str.h"
+#include "proto/terms.h"
+
+static annotator_function *const functions[ANNOTATOR_COUNT] = {
+    [ANNOTATOR_HED] = annotate_hed,
+    [ANNOTATOR_SOFTEDGE] = annotate_hed,
+    [ANNOTATOR_FAKESCRIBBLES] = annotate_fakescribbles,
+    [ANNOTATOR_HOUGH] = annotate_mlsd,
+    [ANNOTATOR_MLSD] = annotate_mlsd,
+};
+
+static char *find_file(const char *folder, enum annotator_kind kind)
+{
+    static const char *const endings[] = {"pth", "safetensors", "pt", "bin"};
+    for (size_t i = 0; folder && i < COUNT_OF(endings); i++) {
+        char *path = alloc_printf("%s/%s.%s", folder, annotator_file(kind), endings[i]);
+        if (access(path, R_OK) == 0) return path;
+        free(path);
+    }
+    return NULL;
+}
+
+bool annotator_available(const char *type, const char *folder)
+{
+    enum annotator_kind kind;
+    char *file = annotator_find(type, &kind) ? find_file(folder, kind) : NULL;
+    free(file);
+    return file != NULL;
+}
+
+int annotator_map(struct pixels *to, const struct pixels *from, const char *type,
+                  struct device *device, const char *folder, struct error *err)
+{
+    struct annotator a = {.device = device};
+    struct pixels made = {0};
+    enum annotator_kind kind;
+    char shown[64];
+    str_clean(shown, sizeof shown, type);
+    if (!annotator_find(type, &kind))
+        return error_set(err, ERR_UNSUPPORTED,
+                         "control type \"%s\" has no annotator here: send the finished map "
+                         "(image_is_control)",
+                         shown);
+    char *file = find_file(folder, kind);
+    if (!file)
+        return error_set(err, ERR_NOT_FOUND,
+                         "control type \"%s\" needs the annotator %s.pth in %s, or the finished "
+                         "map (image_is_control)",
+                         shown, annotator_file(kind), folder ? folder : "the cache's annotators");
+    pass_memory_init(&a.memory, device, 0);
+    int rc = weight_store_open(&a.store, file, err);
+    if (!rc) rc = functions[kind](&a, &made, from, err);
+    if (rc) error_wrap(err, rc, "control type %s", shown);
+    weight_store_close(a.store);
+    pass_memory_release(&a.memory);
+    free(file);
+    if (!rc) *to = made;
+    return rc;
+}
+
+int annotator_load(struct annotator *a, void (*visit)(struct weight_visitor *v, void *net),
+                   void *net, const char *component, struct error *err)
+{
+    struct weight_loading loading = {
+        .store = a->store, .prefix = "", .component = component, .dialect = DIALECT_LDM};
+    struct weight_visitor v = {.visit = weight_load, .context = &loading, .err = err};
+    visit(&v, net);
+    return v.failed ? v.failed : weight_loading_check(&loading, err);
+}
+
+int64_t annotator_dim(const struct annotator *a, const char *name, int axis)
+{
+    const struct safetensors_entry *e = weight_store_find(a->store, name);
+    return e && axis < e->rank ? e->dim[axis] : 0;
+}
+
+/* Where output i of n looks into m inputs: two neighbours and the second one's share. */
+static float between(int i, int n, int m, int *low, int *high)
+{
+    float at = ((float)i + 0.5f) * ((float)m / (float)n) - 0.5f;
+    if (at < 0) at = 0;
+    *low = (int)at < m - 1 ? (int)at : m - 1;
+    *high = *low + 1 < m ? *low + 1 : *low;
+    return fminf(at - (float)*low, 1);
+}
+
+void plane_resize(float *to, int ow, int oh, const float *from, int w, int h)
+{
+    for (int y = 0; y < oh; y++) {
+        int top, bottom;
+        float v = between(y, oh, h, &top, &bottom);
+        for (int x = 0; x < ow; x++) {
+            int left, right;
+            float u = between(x, ow, w, &left, &right);
+            float above = from[top * w + left] * (1 - u) + from[top * w + right] * u;
+            float below = from[bottom * w + left] * (1 - u) + from[bottom * w + right] * u;
+            to[y * ow + x] = above * (1 - v) + below * v;
+        }
+    }
+}

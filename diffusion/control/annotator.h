@@ -1,0 +1,45 @@
+/*
+ * annotator.h - control maps that a network draws, when its checkpoint is there.
+ *
+ * Place    before control_net.h, in place of map.h's drawings; the table of names and files is
+ *          proto/terms.h's, the one of functions is here.
+ * Owner    a network is opened for one map and closed after it. Results are the caller's pixels,
+ *          RGB, the source's size. One thread.
+ * Failure  ERR_NOT_FOUND naming the file that is missing; ERR_IO, ERR_FORMAT (file);
+ *          ERR_UNSUPPORTED for types without a network; ERR_NO_MEMORY, ERR_DEVICE.
+ * Source   the annotators of lllyasviel/ControlNet and comfyui_controlnet_aux, which the Horde's
+ *          worker runs at the request's size.
+ */
+#ifndef DIFFUSION_CONTROL_ANNOTATOR_H
+#define DIFFUSION_CONTROL_ANNOTATOR_H
+
+#include "diffusion/conv_norm.h"
+#include "image/pixels.h"
+
+/* folder: where checkpoints lie (NAME.pth, .pt, .bin or .safetensors). */
+int annotator_map(struct pixels *to, const struct pixels *from, const char *type,
+                  struct device *device, const char *folder, struct error *err);
+/* Whether the type has a network and its checkpoint is there. */
+bool annotator_available(const char *type, const char *folder);
+
+/* What one annotator works with. */
+struct annotator {
+    struct device *device;
+    struct weight_store *store;
+    struct pass_memory memory;
+};
+typedef int annotator_function(struct annotator *a, struct pixels *to, const struct pixels *from,
+                               struct error *err);
+/* One file a network. */
+annotator_function annotate_hed, annotate_fakescribbles, annotate_mlsd;
+
+/* Loads by visitor, checks for missing tensors. */
+int annotator_load(struct annotator *a, void (*visit)(struct weight_visitor *v, void *net),
+                   void *net, const char *component, struct error *err);
+/* dim[i] of a tensor of the checkpoint; 0 when it or the axis is absent. */
+int64_t annotator_dim(const struct annotator *a, const char *name, int axis);
+
+/* Planes of floats. to [oh,ow], from [h,w]: between pixel centres (cv2's INTER_LINEAR). */
+void plane_resize(float *to, int ow, int oh, const float *from, int w, int h);
+
+#endif
