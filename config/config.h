@@ -74,6 +74,7 @@ struct config {
     int64_t disk_floor_mb, drain_s;
     bool mains_only, pause_when_gpu_busy;
     char *control_group;
+    int64_t metrics_port;
     char *log_level;
 
     struct config_model *custom_models;

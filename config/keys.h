@@ -65,6 +65,7 @@
     BOOL(mains_only, mains_only, false, "pause while the machine runs on its battery")             \
     BOOL(pause_when_gpu_busy, pause_when_gpu_busy, false, "pause while another program uses the GPU") \
     TEXT(control_group, control_group, "", "group that may use the control socket")                \
+    INT(metrics_port, metrics_port, 0, 0, 65535, "port on 127.0.0.1 with numbers for Prometheus; 0: none") \
     TEXT(log_level, log_level, "info", "error, warn, info or debug")                               \
     IGNORED(high_memory_mode)                                                                      \
     IGNORED(very_high_memory_mode)                                                                 \

@@ -205,6 +205,7 @@ void job_checked(struct job *job, double seconds, double joules)
 {
     struct page *p = page_new();
     int told = 0;
+    if (joules > 0) job->w->joules_run += joules;
     for (int i = 0; i < job->count; i++) {
         struct job_image *image = &job->images[i];
         if (image->ended || image->fault[0] || image->state != JOB_GENERATING) continue;

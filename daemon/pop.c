@@ -219,6 +219,7 @@ static void ask(struct popper *p)
                                  .done = on_reply,
                                  .data = p};
         p->call = http_send(p->w->http, &r);
+        p->asked++;
         fault_point(FAULT_POP_SENT);
     }
     buf_release(&body);

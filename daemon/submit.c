@@ -47,6 +47,7 @@ static void end(struct job_image *image, enum job_event event, int status, const
         budget_end(&w->budget, reward_milli);
         demand_learn(w, image->job->what, reward_milli, image->seconds);
         w->settled_run++;
+        w->told_run_milli += reward_milli > 0 ? reward_milli : 0;
     } else {
         w->faulted_run++;
     }
@@ -267,6 +268,11 @@ static void hand_in(struct job_image *image)
                              .data = image};
     image->call = http_send(job->w->http, &r);
     buf_release(&body);
+    if (image->tries == 1 && !image->fault[0] && job->asked_ms) {
+        double computing_s = image->seconds * job->count;
+        job->w->added_s += (double)(now_ms() - job->popped_ms) / 1000 - computing_s;
+        job->w->added_count++;
+    }
 }
 
 int64_t submit_wait_ms(const struct job_image *image)

@@ -17,6 +17,7 @@
 #include "daemon/control.h"
 #include "daemon/demand.h"
 #include "daemon/job.h"
+#include "daemon/metrics.h"
 #include "daemon/notify.h"
 #include "daemon/pop.h"
 
@@ -240,6 +241,7 @@ int worker_start(struct worker *w, struct error *err)
     account_start(w);
     demand_start(w);
     drift_start(w);
+    metrics_start(&w->metrics, w, (int)w->config.metrics_port);
     if (w->config.stats_output_s)
         alarm_set(w->alarms, &w->stats, w->config.stats_output_s * 1000, on_stats, w);
     if (notify_watchdog_ms()) on_watchdog(w);
@@ -271,6 +273,7 @@ int worker_reload(struct worker *w, struct error *err)
     bool engines = fresh.devices.count != w->config.devices.count ||
                    !str_equal(fresh.engine_path, w->config.engine_path) ||
                    !str_equal(fresh.precision, w->config.precision);
+    bool port = fresh.metrics_port != w->config.metrics_port;
     struct config old = w->config;
     w->config = fresh;
     list_hosts(w);
@@ -278,6 +281,11 @@ int worker_reload(struct worker *w, struct error *err)
     struct http_options options = http_options_of(w);
     http_change(w->http, &options, NULL);
     worker_read_models(w);
+    if (port) {
+        metrics_stop(w->metrics);
+        w->metrics = NULL;
+        metrics_start(&w->metrics, w, (int)w->config.metrics_port);
+    }
     log_set_level(level_of(w->config.log_level));
     log_info("config.read", "models=%d%s", w->model_count,
              engines ? " text=\"devices, engine_path and precision count from the next start\""
@@ -367,6 +375,7 @@ static void leave(struct worker *w)
     pop_stop(&w->images);
     pop_stop(&w->forms);
     control_stop(w->control);
+    metrics_stop(w->metrics);
     http_stop(w->http);
     struct alarm *all[] = {&w->dispatching, &w->account, &w->stats,  &w->drain,  &w->watchdog,
                            &w->backup,      &w->probe,   &w->demand, &w->ending, &w->drift.alarm};

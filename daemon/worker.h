@@ -33,6 +33,7 @@
 struct job;
 struct control;
 struct adapters;
+struct metrics;
 
 enum worker_phase { WORKER_RUNNING, WORKER_DRAINING, WORKER_LEAVING };
 
@@ -71,7 +72,7 @@ struct popper {
     struct backoff trouble;
     int64_t idle_ms; /* wait after an empty reply */
     int64_t last_ms; /* when the last left; -1 never */
-    int64_t last_wall_ms;
+    int64_t last_wall_ms, asked;
     bool stopped; /* only the operator can change that */
     int64_t stopped_until_ms;
     char why_stopped[256];
@@ -93,6 +94,7 @@ struct worker {
     struct clerk *clerk;
     struct control *control;
     struct adapters *adapters;
+    struct metrics *metrics; /* NULL: off */
     struct engine_process *engines[WORKER_ENGINES_MAX];
     int engine_count;
     struct worker_model *models;
@@ -119,7 +121,9 @@ struct worker {
     int notice_count;
 
     int64_t started_ms, started_wall_ms, last_job_wall_ms;
-    int64_t settled_run, faulted_run; /* since the start */
+    int64_t settled_run, faulted_run, told_run_milli; /* since the start */
+    double added_s, joules_run; /* from pop to submit beside the computing; measured */
+    int64_t added_count;
     char boot[40];
     double speed[WORKER_ENGINES_MAX];   /* pixel-steps a second, smoothed; 0 unknown */
     double pace_ms[WORKER_ENGINES_MAX]; /* an engine's time for a job, smoothed; 0 unknown */

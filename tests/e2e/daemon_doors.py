@@ -2,6 +2,7 @@
 
 usage: daemon_doors.py KILND ENGINE HORDE"""
 import os
+import re
 import shutil
 import socket
 import stat
@@ -69,6 +70,87 @@ def the_key_is_nowhere_but_in_its_header(programs):
             if path.is_file():
                 check(b"X-Amz" not in path.read_bytes() and b"a pot" not in path.read_bytes(),
                       f"{path.name} has a signed URL or a prompt")
+
+
+def http(port, request, more=b""):
+    """The whole answer to raw bytes; b"" when the connection was closed without one."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as s:
+        s.sendall(request.encode() + more)
+        data = b""
+        try:
+            while part := s.recv(65536):
+                data += part
+        except OSError:
+            pass
+        return data
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def numbers_are_for_this_machine_only(programs):
+    canary, port = "canary-1234567890-abcd", free_port()
+    with Place(programs, "--user", f"{canary}:canary", api_key=canary, metrics_port=port, max_batch=1) as p:
+        p.horde.fire(3)
+        p.kilnd.start()
+        p.all_over()
+        good = f"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n"
+        head, _, page = http(port, good).partition(b"\r\n\r\n")
+        check(head.startswith(b"HTTP/1.1 200 ") and b"Content-Security-Policy: default-src 'none'" in head, f"{head}")
+        names, series, typed = set(), [], {}
+        for line in page.decode().splitlines():
+            if line.startswith("# TYPE "):
+                check(line.split()[2] not in typed, f"{line} twice")
+                typed[line.split()[2]] = line.split()[3]
+            elif not line.startswith("#"):
+                match = re.fullmatch(r'(kiln_[a-z_]+)(\{[a-z]+="[^"\\]*"\})? (-?[0-9.e+]+)', line)
+                check(match, f"{line!r} is no sample")
+                names.add(match[1])
+                series.append((match[1], match[2]))
+        check(len(series) == len(set(series)) and len(series) < 200, f"{len(series)} series")
+        for name in names:
+            family = name.removesuffix("_sum").removesuffix("_count") if name not in typed else name
+            check(family in typed, f"{name} has no type")
+            check((typed[family] == "counter") == family.endswith("_total"), f"{name} is a {typed[family]}")
+        check(b'kiln_jobs_total{end="paid"} 3\n' in page, f"{page}")
+        check(canary.encode() not in page and b"a pot" not in page, "the key or a prompt is shown")
+        for job in p.horde.told():
+            check(job.encode() not in page, "a job's id is shown")
+        forged = {  # what comes, and how the answer begins
+            "rebound": (good.replace("127.0.0.1", "evil.example"), b"HTTP/1.1 403 "),
+            "another port": (good.replace(f":{port}", ":80"), b"HTTP/1.1 403 "),
+            "no host": (good.replace("Host", "Ghost"), b"HTTP/1.1 403 "),
+            "two hosts": (good.replace("Host:", f"Host: 127.0.0.1:{port}\r\nHost:"), b"HTTP/1.1 403 "),
+            "a page's script": (good.replace("Connection", "Origin: http://evil.example\r\nConnection"), b"HTTP/1.1 403 "),
+            "cross-site": (good.replace("Connection", "Sec-Fetch-Site: cross-site\r\nConnection"), b"HTTP/1.1 403 "),
+            "a body": (good.replace("Connection", "Content-Length: 5\r\nConnection") + "hello", b"HTTP/1.1 413 "),
+            "elsewhere": (good.replace("/metrics", "/"), b"HTTP/1.1 404 "),
+            "nonsense": ("hello\r\n\r\n", b""), "http 2": ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b""),
+            "endless": ("GET /metrics HTTP/1.1\r\n" + "X: y\r\n" * 3000, b"")}
+        for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "get"):
+            forged[method] = (good.replace("GET", method), b"HTTP/1.1 405 ")
+        for name, (request, begins) in forged.items():
+            answer = http(port, request)
+            check(answer.startswith(begins) and (begins or not answer), f"{name}: {answer[:80]}")
+            check(b"kiln_" not in answer, f"{name}: it is told something")
+        check(http(port, good.replace("GET", "HEAD")).partition(b"\r\n\r\n")[2] == b"", "HEAD has no body")
+        check(http(port, good.replace("127.0.0.1", "localhost")).startswith(b"HTTP/1.1 200 "), "localhost is here")
+        idle = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(16)]
+        check(http(port, good) == b"", "the seventeenth is closed")
+        for s in idle:
+            check(s.recv(10) == b"", "after five seconds the others too")
+            s.close()
+        times = []
+        for _ in range(200):
+            began = time.monotonic()
+            check(http(port, good).startswith(b"HTTP/1.1 200 "), "each is answered")
+            times.append(time.monotonic() - began)
+        times.sort()
+        check(times[100] <= 0.010, f"the median of 200 pages is {times[100] * 1000:.1f} ms")
+        return f"{len(series)} series, {len(forged)} forgeries, median {times[100] * 1000:.1f} ms, p99 {times[197] * 1000:.1f} ms"
 
 
 def no_redirect_takes_the_key_along(programs):
