@@ -125,6 +125,9 @@ static struct capability_set of_engine(const struct engine_hello *h)
             s.samplers &= ~(1ull << i);
             s.karras_samplers &= ~(1ull << i);
         }
+    for (int f = 0; f < ALCHEMY_COUNT; f++)
+        if (!named(h->forms, h->form_count, alchemy_form_name((enum alchemy_form)f)))
+            s.forms &= ~(1u << f);
     return s;
 }
 
@@ -146,6 +149,22 @@ static bool has_annotator(const struct worker *w, const char *type)
         char *path =
             alloc_printf("%s/annotators/%s.%s", w->folders.cache, annotator_file(kind), endings[i]);
         may = worker_may_use(w, path);
+        free(path);
+    }
+    return may;
+}
+
+/* The engine says that a form's weights are there; strangers' pictures want weights that are known. */
+static bool may_use_form(const struct worker *w, enum alchemy_form f)
+{
+    static const char *const captioners[] = {"BLIP_Large.safetensors", "BLIP_Large.pth",
+                                             "BLIP.safetensors", "BLIP.pth"};
+    bool may = true;
+    if (alchemy_form_result(f) == ALCHEMY_IMAGE)
+        return worker_may_use_post(w, alchemy_form_name(f));
+    for (size_t i = 0; f == ALCHEMY_CAPTION && i < COUNT_OF(captioners); i++) {
+        char *path = alloc_printf("%s/caption/%s", w->folders.cache, captioners[i]);
+        if (access(path, F_OK) == 0) may = may && worker_may_use(w, path);
         free(path);
     }
     return may;
@@ -174,6 +193,8 @@ struct capability_set worker_able(const struct worker *w)
         if (capability_find_post(name, &post) && !worker_may_use_post(w, name))
             capability_remove(&able, post);
     }
+    for (int f = 0; f < ALCHEMY_COUNT; f++)
+        if (!may_use_form(w, (enum alchemy_form)f)) able.forms &= ~(1u << f);
     static const enum capability of_feature[] = {CAPABILITY_LORA, CAPABILITY_CONTROLNET,
                                                  CAPABILITY_POST_PROCESSING, CAPABILITY_IMG2IMG};
     for (int f = 0; f < FEATURE_COUNT; f++)

@@ -153,27 +153,16 @@ static int image_body(struct popper *p, struct buf *body, struct error *err)
     return horde_pop_format(&pop, body, err);
 }
 
-/* forms of the configuration that an engine can do; "post-process" stands for all post-processors */
+/* forms of the configuration that the engines can do */
 static int form_names(const struct worker *w, const char *names[HORDE_FORMS_MAX])
 {
-    int count = 0;
-    struct engine_process *e = worker_any_engine(w);
-    if (!e) return 0;
-    const struct engine_hello *h = engine_process_hello(e);
-    for (int i = 0; i < h->form_count && count < HORDE_FORMS_MAX; i++) {
-        enum alchemy_form f = alchemy_form_find(h->forms[i]);
-        bool image = f != ALCHEMY_UNKNOWN && alchemy_form_result(f) == ALCHEMY_IMAGE;
-        if (image && !worker_may_use_post(w, h->forms[i])) continue;
-        if (!drift_knows_form(&w->drift, h->forms[i])) continue;
-        for (unsigned k = 0; k < w->config.forms.count; k++) {
-            const char *wanted = w->config.forms.items[k];
-            if (str_equal(wanted, h->forms[i]) || (image && str_equal(wanted, "post-process"))) {
-                names[count++] = h->forms[i];
-                break;
-            }
-        }
-    }
-    return count;
+    if (!worker_any_engine(w)) return 0;
+    struct capability_set able = worker_able(w);
+    for (int f = 0; f < ALCHEMY_COUNT; f++)
+        if (!drift_knows_form(&w->drift, alchemy_form_name((enum alchemy_form)f)))
+            able.forms &= ~(1u << f);
+    return capability_pop_forms(&able, (const char *const *)w->config.forms.items,
+                                (int)w->config.forms.count, names);
 }
 
 static int form_body(struct popper *p, struct buf *body, struct error *err)

@@ -170,10 +170,9 @@ static int refuse_image(struct job *job, struct error *err)
 void job_prepare(struct job *job)
 {
     struct error err = {0};
-    int rc = 0;
-    if (job->form && job->forms.list[0].form == ALCHEMY_UNKNOWN)
-        rc = error_set(&err, ERR_UNSUPPORTED, "this worker has no such form");
-    if (!job->form) rc = refuse_image(job, &err);
+    struct capability_set able = worker_able(job->w);
+    int rc = job->form ? capability_refuse_form(&able, &job->forms.list[0], &err)
+                       : refuse_image(job, &err);
     if (rc) {
         job_fault(job, err.text);
         job_settle(job);

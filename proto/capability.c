@@ -46,6 +46,22 @@ bool capability_find_post(const char *name, enum capability *c)
     return true;
 }
 
+static bool form_built(enum alchemy_form f)
+{
+    static const struct {
+        enum alchemy_form form;
+        bool built;
+    } in_words[] = {
+#define X(name, built) {ALCHEMY_##name, built},
+        CAPABILITY_FORM_TABLE(X)
+#undef X
+    };
+    enum capability post;
+    for (size_t i = 0; i < COUNT_OF(in_words); i++)
+        if (in_words[i].form == f) return in_words[i].built;
+    return capability_find_post(alchemy_form_name(f), &post) && table[post].built;
+}
+
 struct capability_set capability_built(void)
 {
     struct capability_set s = {0};
@@ -56,6 +72,8 @@ struct capability_set capability_built(void)
     if (!capability_has(&s, CAPABILITY_SIGMA_GENERATORS))
         s.schedules &= ~(UINT64_C(1) << SCHEDULE_ALIGN_YOUR_STEPS | UINT64_C(1) << SCHEDULE_GITS);
     s.families = (1u << FAMILY_COUNT) - 1;
+    for (int f = 0; f < ALCHEMY_COUNT; f++)
+        if (form_built((enum alchemy_form)f)) s.forms |= 1u << f;
     for (int i = 0; capability_control_names[i]; i++) {
         s.controls |= 1u << i;
         for (int k = 0; built_detectors[k]; k++)
@@ -94,6 +112,7 @@ struct capability_set capability_intersect(const struct capability_set *a,
         .families = a->families & b->families,
         .controls = a->controls & b->controls,
         .detectors = a->detectors & b->detectors,
+        .forms = a->forms & b->forms,
     };
 }
 
@@ -110,6 +129,21 @@ void capability_pop_flags(const struct capability_set *s, struct horde_pop *pop)
         capability_has(s, CAPABILITY_LAYER_DIFFUSE) && capability_has(s, CAPABILITY_QR_CODE);
     pop->allow_lora = capability_has(s, CAPABILITY_LORA);
     pop->allow_extended_controlnet = capability_has(s, CAPABILITY_EXTENDED_CONTROLNET);
+}
+
+int capability_pop_forms(const struct capability_set *s, const char *const *wanted,
+                         int wanted_count, const char *names[HORDE_FORMS_MAX])
+{
+    int count = 0;
+    for (int f = 0; f < ALCHEMY_COUNT && count < HORDE_FORMS_MAX; f++) {
+        const char *name = alchemy_form_name((enum alchemy_form)f);
+        bool image = alchemy_form_result((enum alchemy_form)f) == ALCHEMY_IMAGE, asked = false;
+        for (int i = 0; i < wanted_count; i++)
+            asked = asked || str_equal(wanted[i], name) ||
+                    (image && str_equal(wanted[i], "post-process"));
+        if (asked && capability_has_form(s, (enum alchemy_form)f)) names[count++] = name;
+    }
+    return count;
 }
 
 /* ---- (b) refusal ------------------------------------------------------------------------ */
@@ -244,6 +278,18 @@ int capability_refuse(const struct capability_set *s, const struct horde_job *jo
     return rc ? rc : refuse_posts(s, job, err);
 }
 
+int capability_refuse_form(const struct capability_set *s, const struct horde_form *form,
+                           struct error *err)
+{
+    char shown[80];
+    str_clean(shown, sizeof shown, form->form_name ? form->form_name : "");
+    if (form->form >= ALCHEMY_UNKNOWN)
+        return error_set(err, ERR_UNSUPPORTED, "form \"%s\" is not known", shown);
+    if (!capability_has_form(s, form->form))
+        return error_set(err, ERR_UNSUPPORTED, "this worker cannot do the form %s", shown);
+    return 0;
+}
+
 /* ---- (c) the row for the server --------------------------------------------------------- */
 
 static int list_samplers(uint64_t set, struct buf *page, struct error *err)
@@ -265,6 +311,15 @@ static int list_capabilities(const struct capability_set *s, bool has, struct bu
     for (int i = 0; i < CAPABILITY_COUNT && !rc; i++)
         if (capability_claims(s, (enum capability)i) == has)
             rc = buf_printf(page, err, "- `%s`\n", table[i].name);
+    return rc;
+}
+
+static int list_forms(const struct capability_set *s, bool has, struct buf *page, struct error *err)
+{
+    int rc = 0;
+    for (int f = 0; f < ALCHEMY_COUNT && !rc; f++)
+        if (capability_has_form(s, (enum alchemy_form)f) == has)
+            rc = buf_printf(page, err, "- `%s`\n", alchemy_form_name((enum alchemy_form)f));
     return rc;
 }
 
@@ -291,6 +346,14 @@ int capability_upstream_row(const struct capability_set *s, struct buf *page, st
     if (!rc) rc = list_samplers(s->samplers & ~s->karras_samplers, page, err);
     if (!rc) rc = buf_append_string(page, "\n## Not claimed\n\n", err);
     if (!rc) rc = list_capabilities(s, false, page, err);
+    if (!rc)
+        rc = buf_append_string(page,
+                               "\n## Alchemy forms\n\nNo name is asked for these; each is offered "
+                               "while its weights are there.\n\n",
+                               err);
+    if (!rc) rc = list_forms(s, true, page, err);
+    if (!rc) rc = buf_append_string(page, "\n## Forms that are never offered\n\n", err);
+    if (!rc) rc = list_forms(s, false, page, err);
     return rc;
 }
 

@@ -1,8 +1,8 @@
 /*
  * capability.h - the one table of what Kiln can do for the Horde.
  *
- * Place    derived from it, and from nowhere else: the flags of a pop, the local refusal of a
- *          job, the row proposed to the server's maintainers (docs/upstream-row.md), the check
+ * Place    derived from it, and from nowhere else: the flags and forms of a pop, the local refusal of
+ *          a job or form, the row proposed to the server's maintainers (docs/upstream-row.md), the check
  *          of a foreign bridge_agent. tests/unit/test_capability.c walks all of them with one
  *          fixture.
  * Owner    tables are const; a set is a value. Any thread.
@@ -22,6 +22,7 @@
 
 #include "base/buf.h"
 #include "base/error.h"
+#include "proto/horde_interrogate.h"
 #include "proto/horde_pop.h"
 #include "proto/terms.h"
 
@@ -75,6 +76,18 @@
     X(GFPGAN_V13, "GFPGANv1.3", 0)                                                                 \
     X(RESTOREFORMER, "RestoreFormer", 0)
 
+/* Alchemy forms that answer in words. Those that answer with a picture are the post-processors of the
+ * table above, built when they are. */
+/*    enum            built */
+#define CAPABILITY_FORM_TABLE(X)                                                                   \
+    X(CAPTION, 1)                                                                                  \
+    X(NSFW, 1)                                                                                     \
+    X(INTERROGATION, 1)                                                                            \
+    X(AESTHETIC, 0)                                                                                \
+    X(VECTORIZE, 0)                                                                                \
+    X(PALETTE, 0)                                                                                  \
+    X(DESCRIBE, 0)
+
 enum capability {
 #define X(name, text, built) CAPABILITY_##name,
     CAPABILITY_TABLE(X)
@@ -90,6 +103,7 @@ struct capability_set {
     uint32_t families;        /* bit = enum family */
     uint32_t controls;        /* bit = index into capability_control_names: the network is there */
     uint32_t detectors;       /* the same bits: we can make the map from a picture */
+    uint32_t forms;           /* bit = enum alchemy_form */
 };
 
 const char *capability_name(enum capability c);
@@ -108,16 +122,28 @@ static inline bool capability_has(const struct capability_set *s, enum capabilit
 }
 void capability_add(struct capability_set *s, enum capability c);
 void capability_remove(struct capability_set *s, enum capability c);
+static inline bool capability_has_form(const struct capability_set *s, enum alchemy_form f)
+{
+    return f < ALCHEMY_COUNT && (s->forms >> f & 1);
+}
 struct capability_set capability_intersect(const struct capability_set *a,
                                            const struct capability_set *b);
 
 /* (a) Sets the allow_* flags of a pop. */
 void capability_pop_flags(const struct capability_set *s, struct horde_pop *pop);
 
+/* The forms of an alchemist's pop: what `wanted` names (the configuration's `forms`, where "post-process"
+ * stands for all that answer with a picture) and the set has. Returns how many names. */
+int capability_pop_forms(const struct capability_set *s, const char *const *wanted,
+                         int wanted_count, const char *names[HORDE_FORMS_MAX]);
+
 /* (b) 0, or ERR_UNSUPPORTED with "this worker cannot ..."; `family` of the job's model. Also
  * passes on job->refusal. */
 int capability_refuse(const struct capability_set *s, const struct horde_job *job,
                       enum family family, struct error *err);
+
+int capability_refuse_form(const struct capability_set *s, const struct horde_form *form,
+                           struct error *err);
 
 /* (c) The page with the row for AI-Horde's bridge_reference.py: docs/upstream-row.md. */
 int capability_upstream_row(const struct capability_set *s, struct buf *page, struct error *err);

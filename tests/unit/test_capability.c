@@ -153,6 +153,76 @@ static void one_fixture_for_flags_refusals_and_row(void **state)
             fail_msg("%s has no fixture", capability_name((enum capability)c));
 }
 
+static bool form_in_row(const struct buf *page, const char *name)
+{
+    char *line = alloc_printf("- `%s`\n", name);
+    const char *forms = strstr((char *)page->data, "## Alchemy forms");
+    assert_non_null(forms);
+    const char *found = strstr(forms, line), *rest = strstr(forms, "## Forms that are never");
+    free(line);
+    assert_non_null(found);
+    return found < rest;
+}
+
+/* Pop, refusal and page of one form; `wanted` as the configuration writes it. */
+static void check_form(enum alchemy_form f, const char *wanted)
+{
+    struct capability_set with = everything(), without;
+    const char *name = alchemy_form_name(f), *names[HORDE_FORMS_MAX];
+    struct horde_form form = {.form = f, .form_name = name};
+    struct error err = {0};
+    struct buf page;
+    with.forms = (1u << ALCHEMY_COUNT) - 1;
+    without = with;
+    without.forms &= ~(1u << f);
+    bool offered = false;
+    int count = capability_pop_forms(&with, &wanted, 1, names);
+    for (int i = 0; i < count; i++) offered = offered || str_equal(names[i], name);
+    if (!offered) fail_msg("%s is not offered for %s", name, wanted);
+    int fewer = capability_pop_forms(&without, &wanted, 1, names);
+    assert_int_equal(fewer, count - 1);
+    for (int i = 0; i < fewer; i++) assert_string_not_equal(names[i], name);
+    assert_int_equal(capability_refuse_form(&with, &form, &err), 0);
+    assert_int_equal(capability_refuse_form(&without, &form, &err), ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.text, name));
+    buf_init(&page, 1 << 20);
+    assert_int_equal(capability_upstream_row(&with, &page, &err), 0);
+    assert_true(form_in_row(&page, name));
+    buf_clear(&page);
+    assert_int_equal(capability_upstream_row(&without, &page, &err), 0);
+    assert_false(form_in_row(&page, name));
+    buf_release(&page);
+    struct capability_set both = capability_intersect(&with, &without);
+    assert_false(capability_has_form(&both, f));
+}
+
+static void one_fixture_for_forms_refusals_and_row(void **state)
+{
+    struct capability_set built = capability_built();
+    struct horde_form strange = {.form = alchemy_form_find("\033[1mpalmistry"),
+                                 .form_name = "\033[1mpalmistry"};
+    struct error err = {0};
+    const char *names[HORDE_FORMS_MAX];
+    for (int f = 0; f < ALCHEMY_COUNT; f++) {
+        bool image = alchemy_form_result((enum alchemy_form)f) == ALCHEMY_IMAGE;
+        enum capability post;
+        const char *name = alchemy_form_name((enum alchemy_form)f);
+        check_form((enum alchemy_form)f, name);
+        if (image) check_form((enum alchemy_form)f, "post-process");
+        /* one network, one row: what is a post-processor is a form when it is built */
+        if (image && capability_find_post(name, &post))
+            assert_int_equal(capability_has_form(&built, (enum alchemy_form)f),
+                             capability_has(&built, post));
+    }
+    assert_int_equal(capability_pop_forms(&built, NULL, 0, names), 0);
+    assert_int_equal(capability_refuse_form(&built, &strange, &err), ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "palmistry\" is not known"));
+    assert_null(strchr(err.text, '\033'));
+    assert_true(capability_has_form(&built, ALCHEMY_CAPTION));
+    assert_true(capability_has_form(&built, ALCHEMY_NSFW));
+    assert_true(capability_has_form(&built, ALCHEMY_INTERROGATION));
+}
+
 static void samplers_controls_and_families(void **state)
 {
     struct capability_set s = everything();
@@ -314,6 +384,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_fixture_for_flags_refusals_and_row),
+        cmocka_unit_test(one_fixture_for_forms_refusals_and_row),
         cmocka_unit_test(samplers_controls_and_families),
         cmocka_unit_test(foreign_names_need_everything_they_promise),
         cmocka_unit_test(names_are_read_as_the_server_reads_them),
