@@ -12,6 +12,7 @@
 
 #include "diffusion/safety/safety.h"
 #include "engine/channel.h"
+#include "engine/describe.h"
 #include "engine/models.h"
 #include "engine/post.h"
 
@@ -22,6 +23,7 @@ struct engine {
     struct models models;
     struct post post;
     char *annotators;      /* folder; NULL: no cache folder is known */
+    struct describe describe;
     struct safety *safety; /* NULL: none, or a broken one */
     struct channel channel;
 };

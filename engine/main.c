@@ -35,7 +35,8 @@ static const char usage[] =
     "  --precision P     auto, fp32, bf16, fp16: of models loaded without one (default auto)\n"
     "  --launch N        number that every message carries\n"
     "  --memory MIB      limit of resident weights; the least recently used model goes first\n"
-    "  --cache DIR       where post-processors and annotators lie: DIR/post, DIR/annotators\n"
+    "  --cache DIR       where weights beside models lie: DIR/post, DIR/annotators, DIR/caption,\n"
+    "                    DIR/words\n"
     "  --safety MODEL    CLIP checkpoint of the safety check; none: no check; auto (the default):\n"
     "                    DIR/safety/model.safetensors, if it is there\n"
     "  --verbose         more lines on standard error\n";
@@ -116,6 +117,10 @@ static void say_hello(struct engine *e)
         if (post_available(&e->post, alchemy_form_name((enum alchemy_form)i)))
             h->forms[h->form_count++] = alchemy_form_name((enum alchemy_form)i);
     if (e->safety) h->forms[h->form_count++] = alchemy_form_name(ALCHEMY_NSFW);
+    static const enum alchemy_form in_words[] = {ALCHEMY_CAPTION, ALCHEMY_INTERROGATION};
+    for (size_t i = 0; i < COUNT_OF(in_words); i++)
+        if (describe_can(&e->describe, in_words[i], e->safety))
+            h->forms[h->form_count++] = alchemy_form_name(in_words[i]);
     h->safety = e->safety != NULL;
     for (int i = 0; i < SAMPLER_COUNT; i++)
         if (built.samplers >> i & 1)
@@ -190,6 +195,7 @@ int main(int argc, char **argv)
     char *cache = o.cache ? alloc_string(o.cache) : data_path_cache();
     if (cache) e->annotators = alloc_printf("%s/annotators", cache);
     free(cache);
+    describe_init(&e->describe, e->device, o.cache);
     models_init(&e->models, e->device, o.precision, (size_t)o.memory_mib << 20);
     verdict_open(e, o.safety, o.cache);
     say_hello(e);
@@ -198,6 +204,7 @@ int main(int argc, char **argv)
     channel_stop(&e->channel);
     post_release(&e->post);
     free(e->annotators);
+    describe_release(&e->describe);
     safety_close(e->safety);
     models_release(&e->models);
     device_close(e->device);

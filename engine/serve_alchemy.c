@@ -50,6 +50,31 @@ static int answer_nsfw(struct alchemy *a, const struct pixels *picture,
     return 0;
 }
 
+static int answer_caption(struct alchemy *a, const struct pixels *picture,
+                          const struct pipeline_hooks *hooks, struct engine_alchemy_result *result,
+                          struct error *err)
+{
+    char *text;
+    int rc = describe_caption(&a->engine->describe, &text, picture, hooks, err);
+    if (rc) return rc;
+    result->form = ALCHEMY_CAPTION;
+    result->text = text; /* serve_alchemy frees it */
+    result->seconds = now_seconds() - a->started;
+    return 0;
+}
+
+static int answer_words(struct alchemy *a, const struct pixels *picture,
+                        const struct pipeline_hooks *hooks, struct engine_alchemy_result *result,
+                        struct error *err)
+{
+    int rc = describe_words(&a->engine->describe, &result->words, &result->word_count, picture,
+                            a->engine->safety, hooks, err);
+    if (rc) return rc;
+    result->form = ALCHEMY_INTERROGATION;
+    result->seconds = now_seconds() - a->started;
+    return 0;
+}
+
 /* A changed picture, judged and encoded. */
 static int answer_image(struct alchemy *a, struct pixels *picture, bool lossless,
                         struct engine_alchemy_result *result, struct error *err)
@@ -85,6 +110,10 @@ static int work(struct alchemy *a, struct engine_alchemy_result *result, struct 
     if (rc) return rc;
     if (job->form == ALCHEMY_NSFW) {
         rc = answer_nsfw(a, &picture, result, err);
+    } else if (job->form == ALCHEMY_CAPTION) {
+        rc = answer_caption(a, &picture, &hooks, result, err);
+    } else if (job->form == ALCHEMY_INTERROGATION) {
+        rc = answer_words(a, &picture, &hooks, result, err);
     } else {
         rc = post_run(&a->engine->post, name, &picture, &hooks, err);
         if (!rc) rc = answer_image(a, &picture, own_file, result, err);
@@ -106,5 +135,7 @@ int serve_alchemy(struct engine *e, const struct engine_msg *job)
     else if (channel_send(&e->channel, &m, &err))
         channel_send_error(&e->channel, job->job_id, &err, false);
     free(m.alchemy_result.image.bytes.data);
+    free((char *)(uintptr_t)m.alchemy_result.text);
+    free(m.alchemy_result.words);
     return rc == ERR_DEVICE ? rc : 0;
 }

@@ -1,0 +1,178 @@
+"""Alchemy from end to end: a requester asks the practice horde, kilnd pops, the real engine's networks (tiny, random
+weights of the goldens) answer, the books agree.
+
+usage: alchemy.py KILND ENGINE HORDE GOLDEN-FOLDER"""
+import base64
+import json
+import os
+import shutil
+import sys
+import urllib.request
+
+from bench import Failed, Place, check, run, wait_for
+
+CLIENT = "practice-client-key-00"
+WORDS = ["caption", "nsfw", "interrogation"]
+GROUPS = {"tags", "sites", "artists", "flavors", "mediums", "movements", "techniques"}
+
+
+def put(golden, cache, *parts):
+    """Weights into the cache folder, as `kiln models get` or their owner would."""
+    files = {"caption": {"caption/BLIP.safetensors": "alchemy/blip.safetensors", "caption/vocab.txt": "alchemy/vocab.txt"},
+             "original": {"caption/BLIP_Large.pth": "alchemy/blip.pth", "caption/vocab.txt": "alchemy/vocab.txt"},
+             "words": {"words/" + n: "alchemy/words/" + n for n in os.listdir(golden + "/alchemy/words") if n.endswith(".txt")},
+             "clip": {"safety/model.safetensors": "safety/model.safetensors", "safety/safety.tsv": "safety/rules.tsv",
+                      "safety/tokenizer/vocab.json": "safety/tokenizer/vocab.json",
+                      "safety/tokenizer/merges.txt": "safety/tokenizer/merges.txt"},
+             "upscale": {"post/RealESRGAN_x4plus.pth": "upscale/x4.pth"}}
+    for part in parts:
+        for to, source in files[part].items():
+            os.makedirs(os.path.dirname(f"{cache}/{to}"), exist_ok=True)
+            shutil.copy(f"{golden}/{source}", f"{cache}/{to}")
+
+
+def call(horde, method, path, body=None, key=CLIENT):
+    request = urllib.request.Request(f"{horde.url}/api/v2/{path}", json.dumps(body).encode() if body else None,
+                                     {"Content-Type": "application/json", "apikey": key}, method=method)
+    with urllib.request.urlopen(request, timeout=10) as reply:
+        return json.loads(reply.read())
+
+
+def ask(horde, golden, forms, picture="safety/wide.png"):
+    source = base64.b64encode(open(f"{golden}/{picture}", "rb").read()).decode()
+    return call(horde, "POST", "interrogate/async", {"forms": [{"name": f} for f in forms], "source_image": source})["id"]
+
+
+def result(horde, request, seconds=60):
+    def done():
+        status = call(horde, "GET", f"interrogate/status/{request}")
+        return status if status["state"] in ("done", "faulted") else None
+    return wait_for(done, seconds, "the forms are done")
+
+
+def expected(golden, picture="wide"):
+    of = json.load(open(golden + "/alchemy/expected.json"))
+    seven = next(s for p in of["pictures"] if p["name"] == picture for s in p["searches"] if s["beams"] == 7)
+    words = next(p for p in json.load(open(golden + "/alchemy/interrogation.json")) if p["name"] == picture)
+    return seven["text"].removeprefix("a picture of").strip(), words["groups"]
+
+
+def alchemist(programs, *parts, forms=("caption", "nsfw", "interrogation", "post-process"), **more):
+    p = Place(programs, forms=list(forms), alchemist_name="practice alchemist", **more)
+    p.parts = parts
+    return p
+
+
+def start(p, golden):
+    put(golden, p.kilnd.state / "cache", *p.parts)
+    p.kilnd.start()
+    p.kilnd.ready()
+    wait_for(lambda: any("forms" in x["request"] for x in p.horde.calls("pop") + p.horde.calls("form_pop")
+                         if isinstance(x.get("request"), dict)) or "no engine can do" in str(p.kilnd.ask(request="why")), 30,
+             "the alchemist has popped")
+
+
+def every_form_is_popped_done_and_paid(programs):
+    golden = programs["golden"]
+    with alchemist(programs, "caption", "words", "clip", "upscale", precision="fp32") as p:
+        start(p, golden)
+        offered = offers(p)
+        check(offered == {"caption", "nsfw", "interrogation", "RealESRGAN_x4plus"}, f"offered: {sorted(offered)}")
+        status = result(p.horde, ask(p.horde, golden, WORDS + ["RealESRGAN_x4plus"]))
+        got = {f["form"]: f.get("result", {}).get(f["form"]) for f in status["forms"]}
+        check(all(f["state"] == "done" for f in status["forms"]), f"{status}")
+        text, groups = expected(golden)
+        check(isinstance(got["caption"], str) and got["caption"], f"caption: {got['caption']!r}")
+        check(got["nsfw"] in (True, False), f"nsfw: {got['nsfw']!r}")
+        said = got["interrogation"]
+        check(set(said) <= GROUPS and set(said) == set(groups), f"groups: {sorted(said)}")
+        for group, words in groups.items():
+            check([w["text"] for w in said[group]] == [w["text"] for w in words], f"{group}: {said[group]}")
+            for a, b in zip(said[group], words):
+                check(set(a) == {"text", "confidence"} and abs(a["confidence"] - b["confidence"]) < 1e-3, f"{group}: {a} {b}")
+        with urllib.request.urlopen(got["RealESRGAN_x4plus"], timeout=10) as reply:
+            head = reply.read(12)
+        check(head[:4] == b"RIFF" and head[8:] == b"WEBP", f"the enlarged picture begins with {head}")
+        again = result(p.horde, ask(p.horde, golden, ["caption", "interrogation"]))
+        for f in again["forms"]:
+            check(f["result"][f["form"]] == got[f["form"]], f"a second {f['form']} differs: {f['result']}")
+        wait_for(lambda: p.kilnd.ask(request="status")["jobs_open"] == 0, 10, "all is told")
+        check(p.kilnd.term() == 0, "ends with 0")
+        books = p.agree()
+        check(sorted(books.values()) == [1000, 1000, 1000, 3000, 3000, 3000], f"kudos: {sorted(books.values())}")
+        check(set(p.kilnd.states().values()) == {"SETTLED"}, f"{p.kilnd.states()}")
+        kinds = p.kilnd.rows("SELECT DISTINCT kind FROM posting WHERE milli > 0")
+        check(kinds == [("alchemy",)], f"postings: {kinds}")
+        vectors = [n for n in os.listdir(p.kilnd.state / "cache/words") if n.endswith(".vectors")]
+        check(len(vectors) == len(groups), f"vectors kept: {vectors}")
+        return f"\"{text}\"" if text == got["caption"] else "caption in the device's own precision"
+
+
+def offers(p):
+    pops = [x["request"]["forms"] for x in p.horde.lines() if isinstance(x.get("request"), dict) and "forms" in x["request"]
+            and "name" in x["request"] and isinstance(x["request"]["forms"], list)
+            and all(isinstance(f, str) for f in x["request"]["forms"])]
+    return set(pops[-1]) if pops else set()
+
+
+def what_is_not_there_is_not_offered(programs):
+    golden = programs["golden"]
+    for parts, want in ((("caption",), {"caption"}), (("original",), {"caption"}), (("clip",), {"nsfw"}),
+                        (("words", "clip"), {"nsfw", "interrogation"}), (("words",), set()), (("upscale",), {"RealESRGAN_x4plus"})):
+        with alchemist(programs, *parts) as p:
+            start(p, golden)
+            check(offers(p) == want, f"with {parts}: {sorted(offers(p))}")
+            check(p.kilnd.term() == 0, "ends with 0")
+    with alchemist(programs, "caption", "words", "clip", forms=["interrogation"]) as p:
+        start(p, golden)
+        check(offers(p) == {"interrogation"}, f"the configuration says which: {sorted(offers(p))}")
+        check(p.kilnd.term() == 0, "ends with 0")
+
+
+def a_broken_file_is_named_and_not_offered(programs):
+    golden = programs["golden"]
+    with alchemist(programs, "caption", "clip") as p:
+        put(golden, p.kilnd.state / "cache", "caption")
+        path = p.kilnd.state / "cache/caption/BLIP.safetensors"
+        p.parts = ("clip",)
+        path.write_bytes(path.read_bytes()[:5000])
+        start(p, golden)
+        check(offers(p) == {"nsfw"}, f"{sorted(offers(p))}")
+        check("engine.weights" in p.kilnd.log() and "BLIP.safetensors" in p.kilnd.log(), "the log does not name the file")
+        check(p.kilnd.term() == 0, "ends with 0")
+
+
+def what_the_horde_gives_all_the_same_is_refused(programs):
+    """A form that was not offered comes as a fault, at once and by name; the horde may give it to another."""
+    golden = programs["golden"]
+    with alchemist(programs, "caption", "clip", "words") as p:
+        start(p, golden)
+        os.unlink(p.kilnd.state / "cache/caption/vocab.txt")  # offered at the start, gone when the job comes
+        ask(p.horde, golden, ["caption"])
+        wait_for(lambda: "vocab.txt" in p.kilnd.log(), 20, "the log says what is missing")
+        wait_for(lambda: p.horde.call("GET", "/practice/state")["faulted"] > 0, 20, "the form comes back as faulted")
+        done = result(p.horde, ask(p.horde, golden, ["nsfw"]))
+        check(done["forms"][0]["state"] == "done", "the engine goes on")
+        check(p.kilnd.term() == 0, "ends with 0")
+
+
+def a_killed_engine_costs_no_form(programs):
+    golden = programs["golden"]
+    with alchemist(programs, "caption", "clip", "words") as p:
+        start(p, golden)
+        request = ask(p.horde, golden, WORDS)
+        wait_for(lambda: p.kilnd.ask(request="status")["engines"][0]["job"] or
+                 call(p.horde, "GET", f"interrogate/status/{request}")["state"] == "done", 20, "the engine works")
+        os.kill(p.kilnd.ask(request="status")["engines"][0]["pid"], 9)
+        status = result(p.horde, request)
+        check(all(f["state"] == "done" for f in status["forms"]), f"{status}")
+        wait_for(lambda: p.kilnd.ask(request="status")["jobs_open"] == 0, 10, "all is told")
+        check(p.kilnd.term() == 0, "ends with 0")
+        check(len(p.agree()) == 3, "three forms are in the books")
+
+
+if __name__ == "__main__":
+    kilnd, engine, horde, golden = map(os.path.abspath, sys.argv[1:5])
+    sys.exit(run([every_form_is_popped_done_and_paid, what_is_not_there_is_not_offered, a_broken_file_is_named_and_not_offered,
+                  what_the_horde_gives_all_the_same_is_refused, a_killed_engine_costs_no_form],
+                 {"kilnd": kilnd, "engine": engine, "horde": horde, "golden": golden}))
