@@ -8,9 +8,10 @@
 #include "base/data_path.h"
 #include "base/log.h"
 
-void describe_init(struct describe *d, struct device *device, const char *cache)
+void describe_init(struct describe *d, struct device *device, enum precision precision,
+                   const char *cache)
 {
-    *d = (struct describe){.device = device};
+    *d = (struct describe){.device = device, .precision = precision};
     d->cache = cache ? alloc_string(cache) : data_path_cache();
 }
 
@@ -96,7 +97,7 @@ static int open_caption(struct describe *d, struct error *err)
 {
     if (d->caption) return 0;
     char *path = captioner(d), *vocab = in_cache(d, "caption/vocab.txt");
-    int rc = path && vocab ? caption_open(&d->caption, d->device, path, vocab, PRECISION_AUTO, err)
+    int rc = path && vocab ? caption_open(&d->caption, d->device, path, vocab, d->precision, err)
                            : error_set(err, ERR_UNSUPPORTED,
                                        "caption: there is no %s in %s/caption; kiln models get "
                                        "caption fetches it",

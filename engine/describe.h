@@ -17,14 +17,16 @@
 
 struct describe {
     struct device *device;
-    char *cache; /* NULL: none */
+    char *cache;              /* NULL: none */
+    enum precision precision; /* of the captioner; CLIP works in F32 */
     struct caption *caption;
     struct clip_pair *pair; /* its own, when the safety check has none */
     struct interrogator *words;
 };
 
 /* cache NULL: CACHE_DIRECTORY, XDG_CACHE_HOME/kiln, ~/.cache/kiln */
-void describe_init(struct describe *d, struct device *device, const char *cache);
+void describe_init(struct describe *d, struct device *device, enum precision precision,
+                   const char *cache);
 void describe_release(struct describe *d);
 
 /* Are the weights of caption or interrogation here? safety may be NULL. Headers are read, nothing is loaded. */

@@ -195,7 +195,7 @@ int main(int argc, char **argv)
     char *cache = o.cache ? alloc_string(o.cache) : data_path_cache();
     if (cache) e->annotators = alloc_printf("%s/annotators", cache);
     free(cache);
-    describe_init(&e->describe, e->device, o.cache);
+    describe_init(&e->describe, e->device, o.precision, o.cache);
     models_init(&e->models, e->device, o.precision, (size_t)o.memory_mib << 20);
     verdict_open(e, o.safety, o.cache);
     say_hello(e);

@@ -9,7 +9,7 @@ import shutil
 import sys
 import urllib.request
 
-from bench import Failed, Place, check, run, wait_for
+from bench import Place, check, run, wait_for
 
 CLIENT = "practice-client-key-00"
 WORDS = ["caption", "nsfw", "interrogation"]
@@ -67,9 +67,13 @@ def start(p, golden):
     put(golden, p.kilnd.state / "cache", *p.parts)
     p.kilnd.start()
     p.kilnd.ready()
-    wait_for(lambda: any("forms" in x["request"] for x in p.horde.calls("pop") + p.horde.calls("form_pop")
-                         if isinstance(x.get("request"), dict)) or "no engine can do" in str(p.kilnd.ask(request="why")), 30,
-             "the alchemist has popped")
+    # the image worker pops at the same time, so two of its pops without one of the alchemist mean that there is none
+    wait_for(lambda: p.horde.calls("alchemy_pop") or len(p.horde.calls("pop")) > 1, 30, "it pops")
+
+
+def offers(p):
+    pops = p.horde.calls("alchemy_pop")
+    return set(pops[-1]["request"]["forms"]) if pops else set()
 
 
 def every_form_is_popped_done_and_paid(programs):
@@ -106,13 +110,6 @@ def every_form_is_popped_done_and_paid(programs):
         vectors = [n for n in os.listdir(p.kilnd.state / "cache/words") if n.endswith(".vectors")]
         check(len(vectors) == len(groups), f"vectors kept: {vectors}")
         return f"\"{text}\"" if text == got["caption"] else "caption in the device's own precision"
-
-
-def offers(p):
-    pops = [x["request"]["forms"] for x in p.horde.lines() if isinstance(x.get("request"), dict) and "forms" in x["request"]
-            and "name" in x["request"] and isinstance(x["request"]["forms"], list)
-            and all(isinstance(f, str) for f in x["request"]["forms"])]
-    return set(pops[-1]) if pops else set()
 
 
 def what_is_not_there_is_not_offered(programs):
