@@ -248,6 +248,17 @@ static void *converted(struct weight_store *s, const uint8_t *data, enum dtype f
     return keep(s, copy);
 }
 
+static bool mapped(const struct weight_store *s, const uint8_t *data, size_t bytes)
+{
+    for (size_t i = 0; i < s->file_count; i++)
+        if (data >= s->files[i].map && data + bytes <= s->files[i].map + s->files[i].map_bytes)
+            return true;
+    if (s->onnx.map && data >= s->onnx.map && data + bytes <= s->onnx.map + s->onnx.map_bytes)
+        return true;
+    return s->pickled && s->pickle.map && data >= s->pickle.map &&
+           data + bytes <= s->pickle.map + s->pickle.map_bytes;
+}
+
 static int take(struct weight_loading *l, struct weight *w, const struct weight_site *site,
                 const struct safetensors_entry *e, struct error *err)
 {
@@ -280,6 +291,7 @@ static int take(struct weight_loading *l, struct weight *w, const struct weight_
     }
     w->name = e->name;
     w->k = (struct kernel_weight){.data = ready, .dtype = to, .rank = site->rank};
+    w->k.mapped = mapped(l->store, ready, (size_t)count * dtype_bytes(to));
     for (int i = 0; i < site->rank; i++) w->k.dim[i] = site->dim[i];
     l->bytes += (size_t)count * size;
     l->count++;
@@ -355,17 +367,6 @@ size_t weight_store_ignored(const struct weight_store *s, const char **example)
 }
 
 /* ---- packing ---- */
-
-static bool mapped(const struct weight_store *s, const uint8_t *data, size_t bytes)
-{
-    for (size_t i = 0; i < s->file_count; i++)
-        if (data >= s->files[i].map && data + bytes <= s->files[i].map + s->files[i].map_bytes)
-            return true;
-    if (s->onnx.map && data >= s->onnx.map && data + bytes <= s->onnx.map + s->onnx.map_bytes)
-        return true;
-    return s->pickled && s->pickle.map && data >= s->pickle.map &&
-           data + bytes <= s->pickle.map + s->pickle.map_bytes;
-}
 
 void weight_store_forget_pages(const struct weight_store *s, const void *data, size_t bytes)
 {

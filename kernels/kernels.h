@@ -57,6 +57,8 @@ struct kernel_weight {
     int rank;
     int64_t dim[4];
     bool changes;
+    bool mapped; /* data lies in a read-only mapping of a file: who keeps a form of its own may tell
+                  * the kernel that the pages are not needed */
     uint64_t version;
     void *packed;
     uint64_t packed_version;

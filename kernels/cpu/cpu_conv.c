@@ -106,6 +106,41 @@ static void fill_window(const struct gemm *g, void *panel, int64_t m0, int64_t r
             ((uint16_t *)((char *)panel + r * GEMM_PITCH))[count] = 0;
 }
 
+ALWAYS_INLINE void block_rows(const struct window *w, char *panel, int64_t m0, int64_t rows,
+                              int64_t k0, int64_t count, const int taps)
+{
+    static const char zero[UNPACKED_RUN * 4];
+    const int64_t run_bytes = UNPACKED_RUN * 4, blocks = count * w->bytes / (run_bytes * taps);
+    const int64_t first = k0 * w->bytes / taps;
+    struct pixel pixel[GEMM_MC_MAX];
+    locate(w, pixel, m0, rows);
+    for (int t = 0; t < taps; t++) {
+        int64_t y = t / w->kw, x = t % w->kw;
+        char *to = panel + t * run_bytes;
+        for (int64_t r = 0; r < rows; r++, to += GEMM_PITCH) {
+            const char *from = tap_at(w, &pixel[r], y, x);
+            int64_t step = from ? run_bytes : 0;
+            from = from ? from + first : zero;
+            for (int64_t b = 0; b < blocks; b++, from += step)
+#pragma GCC unroll 4
+                for (int v = 0; v < UNPACKED_RUN * 4; v += VL * 4)
+                    *(vu *)(to + b * run_bytes * taps + v) = *(const vu *)(from + v);
+        }
+    }
+}
+
+/* A in the order of K that cpu_unpacked.h describes. */
+static void fill_blocks(const struct gemm *g, void *panel, int64_t m0, int64_t rows, int64_t k0,
+                        int64_t count)
+{
+    const struct window *w = &((const struct conv *)g->context)->window;
+    const int taps = (int)(w->kh * w->kw);
+    if (taps == 9)
+        block_rows(w, panel, m0, rows, k0, count, 9);
+    else
+        block_rows(w, panel, m0, rows, k0, count, taps);
+}
+
 static void store_epilogue(const struct gemm *g, const float *tile, int64_t m0, int64_t rows,
                            int64_t n0, int64_t cols)
 {
@@ -143,7 +178,8 @@ static bool by_phases(const struct conv2d_args *a)
            a->pad_left == 1 && a->oh == 2 * a->h && a->ow == 2 * a->w_px;
 }
 
-static void run_rows(struct device *d, struct conv *c, const void *b, int64_t n, int64_t out)
+static void run_rows(struct device *d, struct conv *c, const struct pack_b *b, int64_t n,
+                     int64_t out)
 {
     const struct window *w = &c->window;
     bool flat = w->kh == 1 && w->kw == 1 && w->stride == 1 && w->divide == 1 && !w->shift &&
@@ -154,9 +190,14 @@ static void run_rows(struct device *d, struct conv *c, const void *b, int64_t n,
                      .k = w->kh * w->kw * w->c,
                      .a_dtype = w->dtype,
                      .fill_a = flat ? fill_rows : fill_window,
-                     .b = b,
+                     .b = b->packed,
                      .store = store_epilogue,
                      .context = c};
+    if (!b->packed) g.file = &b->file;
+    if (b->file.data && b->file.taps > 1) {
+        g.fill_a = fill_blocks;
+        g.slice = GEMM_STEPS / (UNPACKED_RUN * b->file.taps) * (UNPACKED_RUN * b->file.taps);
+    }
     gemm_run(d, &g);
 }
 
@@ -165,7 +206,7 @@ int cpu_conv2d(struct device *d, const struct conv2d_args *a, struct error *err)
     CPU_CHECK_DTYPE(a->dtype, "conv2d");
     if (winograd_suits(a)) return winograd_conv2d(d, a, err);
     struct conv c = {.window = window_of(a)};
-    const void *b;
+    struct pack_b b;
     bool phases = by_phases(a);
     int rc = pack_get(&b, d, a->w, (struct pack_shape){a->out, a->c, a->kh, a->kw},
                       phases ? PACK_PHASES : PACK_FORWARD, a->dtype, err);
@@ -175,7 +216,7 @@ int cpu_conv2d(struct device *d, const struct conv2d_args *a, struct error *err)
     c.epilogue.ldy = a->out;
     c.epilogue.dtype = a->dtype;
     if (!phases) {
-        run_rows(d, &c, b, a->n, a->out);
+        run_rows(d, &c, &b, a->n, a->out);
         return 0;
     }
     size_t one = gemm_packed_bytes(a->c * 4, a->out, a->dtype);
@@ -192,7 +233,8 @@ int cpu_conv2d(struct device *d, const struct conv2d_args *a, struct error *err)
         c.epilogue.phase_x = phase % 2;
         c.window.pad_y = 1 - phase / 2;
         c.window.pad_x = 1 - phase % 2;
-        run_rows(d, &c, (const char *)b + one * (size_t)phase, a->n, a->out);
+        struct pack_b part = {.packed = (const char *)b.packed + one * (size_t)phase};
+        run_rows(d, &c, &part, a->n, a->out);
     }
     return 0;
 }
@@ -232,7 +274,7 @@ int cpu_conv2d_dx(struct device *d, const struct conv2d_grad_args *grad, struct 
     bool phases = by_phases(a);
     if (a->upsample == 2 && !phases) return dx_enlarged(d, grad, err);
     struct conv c = {.window = window_of(a)};
-    const void *b;
+    struct pack_b b;
     int rc = pack_get(&b, d, a->w, (struct pack_shape){a->out, a->c, a->kh, a->kw},
                       phases ? PACK_PHASES_BACKWARD : PACK_BACKWARD, a->dtype, err);
     if (!rc) rc = epilogue_start(&c.epilogue, d, &(struct epilogue_args){0}, a->c, 0, err);
@@ -256,7 +298,7 @@ int cpu_conv2d_dx(struct device *d, const struct conv2d_grad_args *grad, struct 
         w->divide = w->stride;
         w->stride = 1;
     }
-    run_rows(d, &c, b, a->n, a->c);
+    run_rows(d, &c, &b, a->n, a->c);
     return 0;
 }
 

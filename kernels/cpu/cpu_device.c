@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/now.h"
@@ -127,6 +128,16 @@ void cpu_big_free(void *memory, size_t bytes)
         munmap(memory, round_up(bytes + 64, 4096));
 }
 
+void cpu_forget_pages(const void *data, size_t bytes)
+{
+#ifdef __linux__
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t from = ((uintptr_t)data + page - 1) & ~(page - 1);
+    uintptr_t to = ((uintptr_t)data + bytes) & ~(page - 1);
+    if (to > from) madvise((void *)from, to - from, MADV_DONTNEED);
+#endif
+}
+
 int cpu_scratch_start(struct device *d, size_t bytes, struct error *err)
 {
     struct cpu_state *s = cpu_state(d);
@@ -137,6 +148,18 @@ int cpu_scratch_start(struct device *d, size_t bytes, struct error *err)
     s->scratch = cpu_big_alloc(bytes);
     if (!s->scratch) return error_set(err, ERR_NO_MEMORY, "no memory for %zu bytes", bytes);
     s->scratch_bytes = bytes;
+    return 0;
+}
+
+int cpu_panels_reserve(struct device *d, size_t bytes, struct error *err)
+{
+    struct cpu_state *s = cpu_state(d);
+    if (bytes <= s->panels_bytes) return 0;
+    cpu_big_free(s->panels, s->panels_bytes);
+    s->panels_bytes = 0;
+    s->panels = cpu_big_alloc(bytes);
+    if (!s->panels) return error_set(err, ERR_NO_MEMORY, "no memory for %zu bytes", bytes);
+    s->panels_bytes = bytes;
     return 0;
 }
 
@@ -264,6 +287,7 @@ static void cpu_device_close(struct device *d)
     pool_free(s->pool);
     cpu_big_free(s->worker_memory, CPU_WORKER_BYTES * (size_t)s->threads);
     cpu_big_free(s->scratch, s->scratch_bytes);
+    cpu_big_free(s->panels, s->panels_bytes);
     free(s);
     free(d);
 }

@@ -26,6 +26,8 @@ struct cpu_state {
     /* grows to what the largest kernel so far needed: packed keys, statistics, biases */
     char *scratch;
     size_t scratch_bytes, scratch_used;
+    char *panels; /* a weight packed for the call at hand */
+    size_t panels_bytes;
     double flops; /* products and sums of matrix kernels so far */
 };
 
@@ -49,6 +51,9 @@ static inline struct cpu_state *cpu_state(struct device *d)
 int cpu_scratch_start(struct device *d, size_t bytes, struct error *err);
 void *cpu_scratch_take(struct device *d, size_t bytes);
 
+/* `panels` of at least so many bytes, for this call. */
+int cpu_panels_reserve(struct device *d, size_t bytes, struct error *err);
+
 static inline char *cpu_worker_memory(struct device *d, int worker)
 {
     return cpu_state(d)->worker_memory + CPU_WORKER_BYTES * (size_t)worker;
@@ -57,6 +62,8 @@ static inline char *cpu_worker_memory(struct device *d, int worker)
 /* Memory for weights and scratch: 64-byte aligned, huge pages where allowed. Freed with the size it was
  * asked for. */
 void *cpu_big_alloc(size_t bytes);
+/* These bytes of a read-only mapping will not be read soon; they come from the file when they are. */
+void cpu_forget_pages(const void *data, size_t bytes);
 void cpu_big_free(void *memory, size_t bytes);
 
 #endif

@@ -116,11 +116,13 @@ size_t gemm_packed_bytes(int64_t k, int64_t n, enum dtype dtype)
     return (size_t)(div_up(n, GEMM_NR) * GEMM_NR * steps_of(k, dtype)) * 4;
 }
 
-/* How the product is cut into tasks of mc rows by nc columns. */
+/* How columns [first, end) of the product are cut into tasks of mc rows by nc columns. */
 struct cut {
     struct device *device;
     const struct gemm *g;
-    int64_t mc, nc, m_tasks, n_tasks, slices;
+    const char *b; /* packed, from column `first` on; NULL: fill_b */
+    int64_t first, end;
+    int64_t mc, nc, m_tasks, n_tasks, slices, slice;
 };
 
 static void run_task(void *context, int64_t task, int worker)
@@ -131,23 +133,24 @@ static void run_task(void *context, int64_t task, int worker)
     char *a = memory;
     float *c = (float *)(memory + GEMM_A_BYTES);
     float *b_slice = (float *)(memory + GEMM_A_BYTES + GEMM_C_BYTES);
-    int64_t m0 = task % cut->m_tasks * cut->mc, n0 = task / cut->m_tasks * cut->nc;
-    int64_t rows = min64(cut->mc, g->m - m0), cols = min64(cut->nc, g->n - n0);
+    int64_t m0 = task % cut->m_tasks * cut->mc;
+    int64_t n0 = cut->first + task / cut->m_tasks * cut->nc;
+    int64_t rows = min64(cut->mc, g->m - m0), cols = min64(cut->nc, cut->end - n0);
     int64_t tiles = div_up(rows, GEMM_MR); /* of nearly equal height */
     int64_t per_step = g->a_dtype == DTYPE_BF16 ? 2 : 1;
-    int64_t slice = GEMM_STEPS * per_step, k_steps = steps_of(g->k, g->a_dtype);
+    int64_t slice = cut->slice * per_step, k_steps = steps_of(g->k, g->a_dtype);
 
     for (int64_t s = 0; s < cut->slices; s++) {
         int64_t k0 = s * slice, count = min64(slice, g->k - k0);
         int64_t steps = div_up(count, per_step);
         bool last = s + 1 == cut->slices;
         g->fill_a(g, a, m0, rows, k0, count);
-        if (!g->b) g->fill_b(g, b_slice, k0, count, n0, cols);
+        if (!cut->b) g->fill_b(g, b_slice, k0, count, n0, cols);
         for (int64_t n = 0; n < cols; n += GEMM_NR) {
             int64_t width = min64(GEMM_NR, cols - n);
             const char *b =
-                g->b ? (const char *)g->b + ((n0 + n) * k_steps + k0 / per_step * GEMM_NR) * 4
-                     : (const char *)(b_slice + n * count);
+                cut->b ? cut->b + ((n0 + n - cut->first) * k_steps + k0 / per_step * GEMM_NR) * 4
+                       : (const char *)(b_slice + n * count);
             for (int64_t t = 0, r = 0; t < tiles; t++) {
                 int64_t end = (t + 1) * rows / tiles, height = end - r;
                 float *tile = cut->slices == 1 ? c : c + (n * rows + r * GEMM_NR);
@@ -163,14 +166,14 @@ static void run_task(void *context, int64_t task, int worker)
 /* Tasks large enough to reuse B from the first cache, many enough to keep the workers level. */
 static void choose_cut(struct cut *cut, const struct gemm *g, int threads)
 {
-    int64_t n_panels = div_up(g->n, GEMM_NR);
+    int64_t n_panels = div_up(cut->end - cut->first, GEMM_NR);
     int64_t mc_max = GEMM_MC_MAX / GEMM_MR * GEMM_MR;
     double best = 0;
     for (int64_t n_tasks = 1; n_tasks <= n_panels; n_tasks++) {
         int64_t panels = div_up(n_panels, n_tasks);
         int64_t nc = panels * GEMM_NR;
         if (n_tasks > 1 && div_up(n_panels, n_tasks - 1) == panels) continue;
-        if (!g->b && (size_t)(nc * GEMM_STEPS * 4) > GEMM_B_BYTES) continue;
+        if (!cut->b && (size_t)(nc * GEMM_STEPS * 4) > GEMM_B_BYTES) continue;
         int64_t m_first = div_up(g->m, mc_max), m_last = m_first + 8 * threads;
         for (int64_t m_tasks = m_first; m_tasks <= m_last; m_tasks++) {
             int64_t mc = div_up(div_up(g->m, m_tasks), GEMM_MR) * GEMM_MR;
@@ -179,7 +182,7 @@ static void choose_cut(struct cut *cut, const struct gemm *g, int threads)
             int64_t tasks = div_up(g->m, mc) * div_up(n_panels, panels);
             /* time in units of one A word times one B panel: products, gathering A, loading B */
             double task = (double)mc * (double)panels + (double)mc * 0.4 +
-                          (double)panels * (g->b ? 6 : 12) + 4;
+                          (double)panels * (cut->b ? 6 : 12) + 4;
             double time = task * (double)div_up(tasks, threads);
             if (tasks > threads) time += 0.25 * task; /* the last one runs alone */
             if (best == 0 || time < best) {
@@ -190,7 +193,65 @@ static void choose_cut(struct cut *cut, const struct gemm *g, int threads)
         }
     }
     cut->m_tasks = div_up(g->m, cut->mc);
-    cut->n_tasks = div_up(g->n, cut->nc);
+    cut->n_tasks = div_up(cut->end - cut->first, cut->nc);
+}
+
+/* Packing columns [first, end) of a weight; a task is one panel's part_steps of K. */
+struct packing {
+    const struct unpacked *file;
+    enum dtype dtype;
+    char *to;
+    int64_t first, end, k_steps, part_steps, parts;
+};
+
+static void pack_task(void *context, int64_t task, int worker)
+{
+    const struct packing *p = context;
+    int64_t n0 = p->first + task / p->parts * GEMM_NR, step = task % p->parts * p->part_steps;
+    unpacked_panel(p->file, p->to + ((n0 - p->first) * p->k_steps + step * GEMM_NR) * 4, p->dtype,
+                   step, min64(p->part_steps, p->k_steps - step), n0, min64(GEMM_NR, p->end - n0));
+}
+
+static void pack_columns(struct device *d, struct packing *p, int64_t first, int64_t end)
+{
+    int64_t block = p->file->taps > 1 ? p->file->taps * UNPACKED_RUN : 1;
+    p->part_steps = 4 * GEMM_STEPS / block * block;
+    p->parts = div_up(p->k_steps, p->part_steps);
+    p->first = first;
+    p->end = end;
+    pool_run(cpu_state(d)->pool, div_up(end - first, GEMM_NR) * p->parts, pack_task, p);
+}
+
+void gemm_pack(struct device *d, void *to, const struct unpacked *file, int64_t k, int64_t n,
+               enum dtype dtype)
+{
+    struct packing p = {.file = file, .dtype = dtype, .to = to, .k_steps = steps_of(k, dtype)};
+    pack_columns(d, &p, 0, n);
+}
+
+/* Columns whose panels stay in the last cache while they are used, enough of them to keep all
+ * threads at work. */
+static int64_t columns_at_once(int64_t k_steps, int64_t n, int threads)
+{
+    int64_t bytes = (int64_t)8 << 20, most = (int64_t)2 << 20;
+    if (bytes < most * threads) bytes = most * threads;
+    int64_t panels = bytes / (k_steps * GEMM_NR * 4), all = div_up(n, GEMM_NR);
+    if (panels < 1) panels = 1;
+    return div_up(all, div_up(all, panels)) * GEMM_NR;
+}
+
+int gemm_reserve(struct device *d, int64_t k, int64_t n, enum dtype dtype, struct error *err)
+{
+    int64_t columns = columns_at_once(steps_of(k, dtype), n, cpu_state(d)->threads);
+    return cpu_panels_reserve(d, (size_t)(columns * steps_of(k, dtype)) * 4, err);
+}
+
+static void run_columns(struct cut *cut)
+{
+    const struct gemm *g = cut->g;
+    struct cpu_state *s = cpu_state(cut->device);
+    choose_cut(cut, g, s->threads);
+    pool_run(s->pool, cut->m_tasks * cut->n_tasks, run_task, cut);
 }
 
 void gemm_run(struct device *d, const struct gemm *g)
@@ -198,7 +259,21 @@ void gemm_run(struct device *d, const struct gemm *g)
     if (g->m <= 0 || g->n <= 0) return;
     cpu_state(d)->flops += 2.0 * (double)g->m * (double)g->n * (double)g->k;
     struct cut cut = {.device = d, .g = g};
-    cut.slices = div_up(g->k, g->a_dtype == DTYPE_BF16 ? 2 * GEMM_STEPS : GEMM_STEPS);
-    choose_cut(&cut, g, cpu_state(d)->threads);
-    pool_run(cpu_state(d)->pool, cut.m_tasks * cut.n_tasks, run_task, &cut);
+    cut.slice = g->slice ? g->slice : GEMM_STEPS;
+    cut.slices = div_up(steps_of(g->k, g->a_dtype), cut.slice);
+    cut.end = g->n;
+    cut.b = g->b;
+    if (!g->file) {
+        run_columns(&cut);
+        return;
+    }
+    int64_t k_steps = steps_of(g->k, g->a_dtype);
+    int64_t columns = columns_at_once(k_steps, g->n, cpu_state(d)->threads);
+    struct packing p = {.file = g->file, .dtype = g->a_dtype, .k_steps = k_steps};
+    cut.b = p.to = cpu_state(d)->panels;
+    for (; cut.first < g->n; cut.first += columns) {
+        cut.end = min64(cut.first + columns, g->n);
+        pack_columns(d, &p, cut.first, cut.end);
+        run_columns(&cut);
+    }
 }

@@ -17,6 +17,7 @@
 
 #include "kernels/cpu/cpu_device.h"
 #include "kernels/cpu/cpu_isa.h"
+#include "kernels/cpu/cpu_unpacked.h"
 #include "kernels/cpu/cpu_vec.h"
 
 #define GEMM_NR (2 * VL)
@@ -25,7 +26,7 @@
 #else
 #define GEMM_MR 6
 #endif
-#define GEMM_STEPS 256 /* k-steps of one slice: a B panel is 32 KB with AVX-512 */
+#define GEMM_STEPS 288 /* k-steps of one slice: a B panel is 36 KB with AVX-512 */
 #define GEMM_PITCH (GEMM_STEPS * 4 + 64)
 #define GEMM_MC_MAX 384 /* rows of one task */
 #define GEMM_A_BYTES ((size_t)(GEMM_MC_MAX + GEMM_MR) * GEMM_PITCH)
@@ -39,9 +40,12 @@ struct gemm {
      * zeroes the odd element after a BF16 row of odd length */
     void (*fill_a)(const struct gemm *g, void *panel, int64_t m0, int64_t rows, int64_t k0,
                    int64_t count);
-    /* whole packed B (steps of all of K), or NULL and fill_b: columns [n0, n0+cols), elements
+    int64_t slice; /* steps of a slice, where K goes in blocks; 0: GEMM_STEPS */
+    /* whole packed B (steps of all of K); or NULL and `file`, a weight that is packed for this call
+     * into the device's panels (gemm_reserve); or NULL and fill_b: columns [n0, n0+cols), elements
      * [k0, k0+count) to panels of GEMM_NR columns, `count` steps each (F32 only) */
     const void *b;
+    const struct unpacked *file;
     void (*fill_b)(const struct gemm *g, float *panels, int64_t k0, int64_t count, int64_t n0,
                    int64_t cols);
     /* takes the finished sums of a tile: rows x cols, row pitch GEMM_NR */
@@ -67,8 +71,16 @@ ALWAYS_INLINE vf gemm_step_bf16(vf c, vu a, vu b)
 
 /* bytes of packed B for k x n */
 size_t CPU_NAME(gemm_packed_bytes)(int64_t k, int64_t n, enum dtype dtype);
+/* Makes room to pack a weight of k x n for a call, a range of columns at a time where it is large. */
+int CPU_NAME(gemm_reserve)(struct device *d, int64_t k, int64_t n, enum dtype dtype,
+                           struct error *err);
+/* Packs a weight of k x n whole, for good: gemm_packed_bytes at `to`. */
+void CPU_NAME(gemm_pack)(struct device *d, void *to, const struct unpacked *file, int64_t k,
+                         int64_t n, enum dtype dtype);
 void CPU_NAME(gemm_run)(struct device *d, const struct gemm *g);
 #define gemm_packed_bytes CPU_NAME(gemm_packed_bytes)
+#define gemm_reserve CPU_NAME(gemm_reserve)
+#define gemm_pack CPU_NAME(gemm_pack)
 #define gemm_run CPU_NAME(gemm_run)
 
 /* c[rows, cols] (+)= A . B for one tile; rows <= GEMM_MR, cols <= GEMM_NR, a with GEMM_PITCH, ldc

@@ -22,7 +22,7 @@ int cpu_linear(struct device *d, const struct linear_args *a, struct error *err)
 {
     CPU_CHECK_DTYPE(a->dtype, "linear");
     struct linear l = {.a = {a->x, a->ldx, a->dtype}};
-    const void *b;
+    struct pack_b b;
     int rc =
         pack_get(&b, d, a->w, (struct pack_shape){a->out, a->k, 1, 1}, PACK_FORWARD, a->dtype, err);
     if (!rc) rc = epilogue_start(&l.epilogue, d, &a->epilogue, a->out, 0, err);
@@ -35,7 +35,8 @@ int cpu_linear(struct device *d, const struct linear_args *a, struct error *err)
                      .k = a->k,
                      .a_dtype = a->dtype,
                      .fill_a = fill_rows,
-                     .b = b,
+                     .b = b.packed,
+                     .file = b.packed ? NULL : &b.file,
                      .store = store_epilogue,
                      .context = &l};
     gemm_run(d, &g);
@@ -46,7 +47,7 @@ int cpu_linear_dx(struct device *d, const struct linear_dx_args *a, struct error
 {
     CPU_CHECK_DTYPE(a->dtype, "linear_dx");
     struct linear l = {.a = {a->dy, a->ldy, a->dtype}};
-    const void *b;
+    struct pack_b b;
     int rc = pack_get(&b, d, a->w, (struct pack_shape){a->out, a->k, 1, 1}, PACK_BACKWARD, a->dtype,
                       err);
     if (!rc) rc = epilogue_start(&l.epilogue, d, &(struct epilogue_args){0}, a->k, 0, err);
@@ -60,7 +61,8 @@ int cpu_linear_dx(struct device *d, const struct linear_dx_args *a, struct error
                      .k = a->out,
                      .a_dtype = a->dtype,
                      .fill_a = fill_rows,
-                     .b = b,
+                     .b = b.packed,
+                     .file = b.packed ? NULL : &b.file,
                      .store = store_epilogue,
                      .context = &l};
     gemm_run(d, &g);

@@ -291,8 +291,9 @@ static void drop_form(struct packed *packed, enum pack_form form, bool half)
     packed->bytes[form][half] = 0;
 }
 
-int pack_get(const void **b, struct device *d, struct kernel_weight *w, struct pack_shape shape,
-             enum pack_form form, enum dtype dtype, struct error *err)
+static int pack_form(const void **b, struct device *d, struct kernel_weight *w,
+                     struct pack_shape shape, enum pack_form form, enum dtype dtype,
+                     struct error *err)
 {
     bool half = dtype == DTYPE_BF16;
     struct packed *packed = w->packed;
@@ -335,6 +336,7 @@ int pack_get(const void **b, struct device *d, struct kernel_weight *w, struct p
     size_t bytes = p.b_bytes * (size_t)copies;
     if (packed->bytes[form][half] != bytes) drop_form(packed, form, half);
     if (form == PACK_WINOGRAD && packed->form[PACK_FORWARD][0] &&
+        !unpacked_suits(w, shape, PACK_FORWARD, DTYPE_F32) &&
         packed->version[PACK_FORWARD][0] == w->version &&
         memcmp(&packed->shape[PACK_FORWARD][0], &shape, sizeof shape) == 0)
         p.forward = packed->form[PACK_FORWARD][0];
@@ -346,11 +348,70 @@ int pack_get(const void **b, struct device *d, struct kernel_weight *w, struct p
     pool_run(cpu_state(d)->pool, p.panels * copies, pack_task, &p);
     if ((form == PACK_PHASES || form == PACK_WINOGRAD) && !w->changes)
         drop_form(packed, PACK_FORWARD, half);
+    if (w->mapped && !w->changes)
+        cpu_forget_pages(w->data, (size_t)(p.out * p.c * p.kh * p.kw) * dtype_bytes(w->dtype));
     packed->version[form][half] = w->version;
     packed->shape[form][half] = shape;
     w->packed_version = w->version;
     *b = p.to;
     return 0;
+}
+
+/* Packing anew costs about a tenth of keeping: the pages of a kept form must be found and cleared. */
+#define KEEP_AFTER 8
+
+/* The file's form made for good, or what was made before; NULL: not yet, or no memory. Keeping is worth
+ * while when packing call by call has cost as much. */
+static const void *kept_form(struct device *d, struct kernel_weight *w, struct pack_shape shape,
+                             enum dtype dtype, const struct unpacked *file, int64_t k, int64_t n)
+{
+    struct packed *packed = w->packed;
+    const bool half = dtype == DTYPE_BF16;
+    if (w->changes) return NULL;
+    if (!packed) w->packed = packed = alloc_zero(1, sizeof *packed);
+    void **form = &packed->form[PACK_FORWARD][half];
+    bool same = memcmp(&packed->shape[PACK_FORWARD][half], &shape, sizeof shape) == 0;
+    if (*form && same && packed->version[PACK_FORWARD][half] == w->version) return *form;
+    if (packed->derivative || ++packed->uses[half] <= KEEP_AFTER) return NULL;
+    drop_form(packed, PACK_FORWARD, half);
+    size_t bytes = gemm_packed_bytes(k, n, dtype);
+    *form = cpu_big_alloc(bytes);
+    if (!*form) return NULL;
+    packed->bytes[PACK_FORWARD][half] = bytes;
+    packed->version[PACK_FORWARD][half] = w->version;
+    packed->shape[PACK_FORWARD][half] = shape;
+    w->packed_version = w->version;
+    gemm_pack(d, *form, file, k, n, dtype);
+    if (w->mapped) cpu_forget_pages(w->data, (size_t)(k * n) * dtype_bytes(w->dtype));
+    return *form;
+}
+
+int pack_get(struct pack_b *b, struct device *d, struct kernel_weight *w, struct pack_shape shape,
+             enum pack_form form, enum dtype dtype, struct error *err)
+{
+    *b = (struct pack_b){0};
+    if (!unpacked_suits(w, shape, form, dtype))
+        return pack_form(&b->packed, d, w, shape, form, dtype, err);
+    const bool backward = form == PACK_BACKWARD;
+    const int64_t taps = shape.kh * shape.kw;
+    const int64_t k = (backward ? shape.out : shape.c) * taps, n = backward ? shape.c : shape.out;
+    b->file = (struct unpacked){.data = w->data,
+                                .dtype = w->dtype,
+                                .out = shape.out,
+                                .c = shape.c,
+                                .taps = taps,
+                                .backward = backward};
+    if (!backward) {
+        b->packed = kept_form(d, w, shape, dtype, &b->file, k, n);
+    } else if (!w->changes) {
+        struct packed *packed = w->packed;
+        if (!packed) w->packed = packed = alloc_zero(1, sizeof *packed);
+        bool half = dtype == DTYPE_BF16;
+        if (!packed->derivative && unpacked_suits(w, shape, PACK_FORWARD, dtype))
+            drop_form(packed, PACK_FORWARD, half);
+        packed->derivative = true;
+    }
+    return b->packed ? 0 : gemm_reserve(d, k, n, dtype, err);
 }
 
 int CPU_NAME(cpu_pack_forward)(struct device *d, struct kernel_weight *w,
@@ -365,5 +426,6 @@ int CPU_NAME(cpu_pack_forward)(struct device *d, struct kernel_weight *w,
     if (packed && (packed->form[PACK_PHASES][half] || packed->form[PACK_WINOGRAD][half])) return 0;
     struct pack_shape shape = {w->dim[0], w->dim[1], w->rank > 2 ? w->dim[2] : 1,
                                w->rank > 3 ? w->dim[3] : 1};
-    return pack_get(&b, d, w, shape, PACK_FORWARD, activation_dtype, err);
+    if (unpacked_suits(w, shape, PACK_FORWARD, activation_dtype)) return 0;
+    return pack_form(&b, d, w, shape, PACK_FORWARD, activation_dtype, err);
 }

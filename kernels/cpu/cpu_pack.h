@@ -11,9 +11,15 @@
 #include "kernels/cpu/cpu_gemm.h"
 #include "kernels/cpu/cpu_packed.h"
 
-/* The packed B of `form` for activations of `dtype`. Making the phases or the Winograd form of a weight
+/* B of one product. */
+struct pack_b {
+    const void *packed;   /* NULL: made of `file` for the call */
+    struct unpacked file; /* has data: K is in the order of cpu_unpacked.h, also when packed */
+};
+
+/* The B of `form` for activations of `dtype`, packed where it must be (cpu_unpacked.h). Making the phases or the Winograd form of a weight
  * that does not change drops its forward form: one convolution uses one form. */
-int CPU_NAME(pack_get)(const void **b, struct device *d, struct kernel_weight *w,
+int CPU_NAME(pack_get)(struct pack_b *b, struct device *d, struct kernel_weight *w,
                        struct pack_shape shape, enum pack_form form, enum dtype dtype,
                        struct error *err);
 #define pack_get CPU_NAME(pack_get)

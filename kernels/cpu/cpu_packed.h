@@ -8,6 +8,7 @@
 #ifndef KERNELS_CPU_CPU_PACKED_H
 #define KERNELS_CPU_CPU_PACKED_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -30,6 +31,10 @@ struct packed {
     uint64_t version[PACK_FORMS][2];
     struct pack_shape shape[PACK_FORMS][2];
     size_t bytes[PACK_FORMS][2];
+    /* PACK_FORWARD packed call by call (cpu_unpacked.h): how often so far, and whether the derivative was
+     * asked for, so that keeping a form would be a second copy beside the file's pages */
+    int uses[2];
+    bool derivative;
 };
 
 #endif

@@ -164,7 +164,7 @@ int winograd_conv2d(struct device *d, const struct conv2d_args *a, struct error 
     int64_t bands = tiles * tile_bytes / BAND_BYTES + 1;
     if (tiles / bands < 128) bands = tiles / 128 > 0 ? tiles / 128 : 1;
     w.band = (tiles + bands - 1) / bands;
-    const void *b;
+    struct pack_b b;
     int rc = pack_get(&b, d, a->w, (struct pack_shape){a->out, a->c, 3, 3}, PACK_WINOGRAD,
                       DTYPE_F32, err);
     size_t v_bytes = (size_t)(PLANES * w.band * a->c) * 4, zero_bytes = (size_t)a->c * 4;
@@ -181,7 +181,7 @@ int winograd_conv2d(struct device *d, const struct conv2d_args *a, struct error 
     w.zero = memset(cpu_scratch_take(d, zero_bytes), 0, zero_bytes);
     for (w.first = 0; w.first < tiles; w.first += w.band) {
         w.count = tiles - w.first < w.band ? tiles - w.first : w.band;
-        run_band(d, &w, b, gemm_packed_bytes(a->c, a->out, DTYPE_F32));
+        run_band(d, &w, b.packed, gemm_packed_bytes(a->c, a->out, DTYPE_F32));
     }
     return 0;
 }

@@ -72,19 +72,22 @@ void parity_case_release(struct parity_case *c)
     memset(c, 0, sizeof *c);
 }
 
-static enum dtype dtype_of(const struct operand *o, enum dtype dtype, enum dtype real)
+static enum dtype dtype_of(const struct operand *o, enum dtype dtype, enum dtype real,
+                           enum dtype stored)
 {
+    if (o->kind == OPERAND_WEIGHT) return stored;
     return o->kind == OPERAND_ACTIVATION ? dtype : real;
 }
 
 /* Runs the case; results[i] of output operands are new arrays of double. */
 static void run_case(struct parity_case *c, const struct kernels *k, struct device *d,
-                     enum dtype dtype, enum dtype real, double *results[OPERANDS_MAX])
+                     enum dtype dtype, enum dtype real, enum dtype stored,
+                     double *results[OPERANDS_MAX])
 {
     struct parity_run run = {.k = k, .d = d, .dtype = dtype, .real = real};
     for (int i = 0; i < c->operands; i++) {
         struct operand *o = &c->operand[i];
-        enum dtype t = dtype_of(o, dtype, real);
+        enum dtype t = dtype_of(o, dtype, real, stored);
         /* an odd start for half types, and a guard behind the end */
         size_t bytes = (size_t)o->count * dtype_bytes(t);
         o->data = alloc_zero(1, bytes + 64);
@@ -101,7 +104,7 @@ static void run_case(struct parity_case *c, const struct kernels *k, struct devi
     if (rc) fail_msg("%s: %s", c->name, err.text);
     for (int i = 0; i < c->operands; i++) {
         struct operand *o = &c->operand[i];
-        enum dtype t = dtype_of(o, dtype, real);
+        enum dtype t = dtype_of(o, dtype, real, stored);
         const unsigned char *guard = (unsigned char *)o->data + (size_t)o->count * dtype_bytes(t);
         for (int j = 0; j < 64; j++)
             if (guard[j] != 0x5a) fail_msg("%s: operand %d was written past its end", c->name, i);
@@ -134,6 +137,12 @@ static struct distance distance_of(const double *a, const double *reference, int
 
 void parity_check(struct parity_case *c, struct device *device, enum dtype dtype)
 {
+    parity_check_stored(c, device, dtype, DTYPE_F32);
+}
+
+void parity_check_stored(struct parity_case *c, struct device *device, enum dtype dtype,
+                         enum dtype stored)
+{
     /* all three see the same numbers: those that the storage dtype can hold */
     for (int i = 0; i < c->operands; i++)
         for (int64_t j = 0; j < c->operand[i].count; j++) {
@@ -142,11 +151,14 @@ void parity_check(struct parity_case *c, struct device *device, enum dtype dtype
             enum dtype t = c->operand[i].kind == OPERAND_REAL ? DTYPE_F32 : dtype;
             dtype_set(room, t, 0, *value);
             *value = dtype_get(room, t, 0);
+            if (c->operand[i].kind != OPERAND_WEIGHT) continue;
+            dtype_set(room, stored, 0, *value);
+            *value = dtype_get(room, stored, 0);
         }
     double *reference[OPERANDS_MAX] = {0}, *plain[OPERANDS_MAX] = {0}, *ours[OPERANDS_MAX] = {0};
-    run_case(c, parity_reference(), NULL, DTYPE_F64, DTYPE_F64, reference);
-    run_case(c, &plain_kernels, NULL, dtype, DTYPE_F32, plain);
-    run_case(c, device->kernels, device, dtype, DTYPE_F32, ours);
+    run_case(c, parity_reference(), NULL, DTYPE_F64, DTYPE_F64, DTYPE_F64, reference);
+    run_case(c, &plain_kernels, NULL, dtype, DTYPE_F32, DTYPE_F32, plain);
+    run_case(c, device->kernels, device, dtype, DTYPE_F32, stored, ours);
     for (int i = 0; i < c->operands; i++) {
         if (!c->operand[i].output) continue;
         int64_t count = c->operand[i].count;
@@ -157,10 +169,10 @@ void parity_check(struct parity_case *c, struct device *device, enum dtype dtype
         bool good =
             own.rms <= 2 * theirs.rms + floor_rms && own.worst <= 4 * theirs.worst + floor_worst;
         if (!good)
-            fail_msg(
-                "%s, %s, operand %d: rms %.3g (plain %.3g), worst %.3g (plain %.3g), size %.3g",
-                c->name, dtype_name(dtype), i, own.rms, theirs.rms, own.worst, theirs.worst,
-                theirs.size);
+            fail_msg("%s, %s, weights %s, operand %d: rms %.3g (plain %.3g), worst %.3g (plain "
+                     "%.3g), size %.3g",
+                     c->name, dtype_name(dtype), dtype_name(stored), i, own.rms, theirs.rms,
+                     own.worst, theirs.worst, theirs.size);
         free(reference[i]);
         free(plain[i]);
         free(ours[i]);

@@ -54,6 +54,9 @@ struct parity_case {
 /* Adds an operand of random normal values times scale; returns its index. */
 int parity_operand(struct parity_case *c, enum operand_kind kind, bool output, int64_t count,
                    double scale);
+/* The same with the back end's weights stored in that type; values are rounded to it for all three. */
+void parity_check_stored(struct parity_case *c, struct device *device, enum dtype dtype,
+                         enum dtype stored);
 void parity_check(struct parity_case *c, struct device *device, enum dtype dtype);
 void parity_case_release(struct parity_case *c);
 

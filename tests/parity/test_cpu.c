@@ -12,6 +12,7 @@
 #include "base/alloc.h"
 #include "base/str.h"
 #include "kernels/cpu/cpu_device.h"
+#include "kernels/cpu/cpu_packed.h"
 #include "tests/parity/parity.h"
 
 static struct device *device; /* the one under test; see each_path */
@@ -23,6 +24,13 @@ static void check(struct parity_case *c)
         /* rounding to bf16 comes second, so the values of the first run stay exact */
         parity_check(&copy, device, half ? DTYPE_BF16 : DTYPE_F32);
     }
+    /* weights of 16 bits are packed call by call; bf16 last but one, so that all can hold the values */
+    static const enum dtype pairs[][2] = {{DTYPE_BF16, DTYPE_BF16},
+                                          {DTYPE_BF16, DTYPE_F16},
+                                          {DTYPE_F32, DTYPE_F16},
+                                          {DTYPE_F32, DTYPE_BF16}};
+    for (size_t i = 0; copy.rank && i < COUNT_OF(pairs); i++)
+        parity_check_stored(&copy, device, pairs[i][0], pairs[i][1]);
     parity_case_release(c);
 }
 
@@ -92,9 +100,10 @@ static void linear(void **unused)
         linear_once(9, edge[i], 16, 0, ACT_NONE, 1);
         linear_once(9, 19, edge[i], 0, ACT_NONE, 1);
     }
-    linear_once(400, 77, 70, 0, ACT_NONE, 1);  /* several tasks of rows */
-    linear_once(30, 1111, 50, 1, ACT_GELU, 7); /* several slices of K */
-    linear_once(5, 600, 1100, 0, ACT_NONE, 0); /* several tasks of columns */
+    linear_once(400, 77, 70, 0, ACT_NONE, 1);   /* several tasks of rows */
+    linear_once(30, 1111, 50, 1, ACT_GELU, 7);  /* several slices of K */
+    linear_once(5, 600, 1100, 0, ACT_NONE, 0);  /* several tasks of columns */
+    linear_once(3, 1280, 7000, 0, ACT_NONE, 1); /* more columns than are packed at once */
     for (int i = 0; i < 6; i++)
         linear_once(parity_between(1, 120), parity_between(1, 700), parity_between(1, 200),
                     parity_between(0, 5), ACT_NONE, (int)parity_between(0, 15));
@@ -142,6 +151,7 @@ static void linear_grad(void **unused)
     linear_grad_once(77, 45, 61, 2, true);
     linear_grad_once(600, 33, 20, 0, false);
     linear_grad_once(15, 300, 530, 1, true);
+    linear_grad_once(13, 61, 640, 1, true);
 }
 
 /* ---- convolution ---- */
@@ -276,7 +286,16 @@ static void conv2d(void **unused)
         conv(2, 14, 14, 64, 64, 3, 1, 1, 1, circular, 7);
         conv(1, 21, 19, 70, 97, 3, 1, 1, 1, circular, 29);
     }
-    conv(1, 70, 66, 64, 64, 3, 1, 1, 1, false, 0); /* several bands */
+    conv(1, 70, 66, 64, 64, 3, 1, 1, 1, false, 0);     /* several bands */
+    for (int circular = 0; circular < 2; circular++) { /* whole blocks of K, both ways */
+        conv(2, 5, 4, 32, 64, 3, 1, 1, 1, circular, 7);
+        conv(1, 6, 8, 96, 32, 3, 2, 1, 1, circular, 1); /* the last slice is one block */
+        conv(1, 4, 5, 160, 35, 3, 1, 1, 1, circular, 16);
+        conv(1, 4, 5, 35, 96, 3, 1, 1, 1, circular, 1);
+        conv(1, 6, 6, 64, 32, 2, 2, 0, 1, circular, 0);
+        conv(2, 3, 4, 64, 32, 3, 1, 1, 2, circular, 23);
+    }
+    conv(1, 9, 8, 32, 16, 4, 1, 1, 1, false, 0);
     /* a border on two sides only, as the VAE's encoder has it */
     struct conv_case v = {.a = {.n = 1,
                                 .h = 6,
@@ -293,6 +312,9 @@ static void conv2d(void **unused)
     v.a.upsample = 0;
     v.a.pad_top = 1;
     v.a.kw = 1;
+    conv_once(v);
+    v.a.c = 64;
+    v.a.out = 32;
     conv_once(v);
 }
 
@@ -1044,6 +1066,60 @@ static void winograd_from_either_form(void **unused)
     free(y[1]);
 }
 
+/* a weight of a file is packed for each call, then for good: no bit of the result may tell; a derivative
+ * between the calls ends the keeping */
+static void kept_after_some_calls(void **unused)
+{
+    enum { H = 5, C = 64, OUT = 96, CALLS = 12 };
+    float x[H * H * C], w[OUT * C * 9];
+    for (int i = 0; i < H * H * C; i++) x[i] = (float)parity_uniform() - 0.5f;
+    for (int i = 0; i < OUT * C * 9; i++) w[i] = (float)parity_uniform() - 0.5f;
+    struct device *d = cpu_open("2");
+    for (int kind = 0; kind < 8; kind++) {
+        enum dtype act = kind & 1 ? DTYPE_BF16 : DTYPE_F32;
+        int side = kind & 2 ? 3 : 1;
+        uint16_t half[OUT * C * 9];
+        float in[H * H * C], dx[H * H * C], y[2][H * H * OUT] = {{0}};
+        dtype_convert(in, act, x, DTYPE_F32, H * H * C);
+        dtype_convert(half, DTYPE_BF16, w, DTYPE_F32, OUT * C * 9);
+        struct kernel_weight weight = {
+            .data = half, .dtype = DTYPE_BF16, .rank = 4, .dim = {OUT, C, side, side}};
+        for (int call = 0; call < CALLS; call++) {
+            struct conv2d_args a = {.y = y[call > 0],
+                                    .x = in,
+                                    .w = &weight,
+                                    .n = 1,
+                                    .h = H,
+                                    .w_px = H,
+                                    .c = C,
+                                    .oh = H,
+                                    .ow = H,
+                                    .out = OUT,
+                                    .kh = side,
+                                    .kw = side,
+                                    .stride = 1,
+                                    .pad_top = side / 2,
+                                    .pad_left = side / 2,
+                                    .dtype = act};
+            struct conv2d_grad_args grad = {.conv = a, .dx = dx, .dy = y[0]};
+            struct error err = {0};
+            assert_int_equal(d->kernels->conv2d(d, &a, &err), 0);
+            if (call) assert_memory_equal(y[0], y[1], sizeof y[0]);
+            if (kind & 4 && call == CALLS - 2)
+                assert_int_equal(d->kernels->conv2d_dx(d, &grad, &err), 0);
+        }
+        const struct packed *p = weight.packed;
+        assert_non_null(p);
+        assert_null(p->form[PACK_BACKWARD][kind & 1]);
+        if (kind & 4)
+            assert_null(p->form[PACK_FORWARD][kind & 1]);
+        else
+            assert_non_null(p->form[PACK_FORWARD][kind & 1]);
+        d->kernels->unpack(d, &weight);
+    }
+    device_close(d);
+}
+
 /* every float type that a checkpoint may hold, at an odd address */
 static void weights_of_any_dtype(void **unused)
 {
@@ -1162,6 +1238,7 @@ int main(void)
         cmocka_unit_test(same_for_all_threads),
         cmocka_unit_test(repacks_changed_weight),
         cmocka_unit_test(winograd_from_either_form),
+        cmocka_unit_test(kept_after_some_calls),
         cmocka_unit_test(weights_of_any_dtype),
         cmocka_unit_test(refuses),
     };
