@@ -38,29 +38,29 @@ int guidance_open(struct guidance *g, struct error *err)
                      (long long)g->h);
 }
 
-static void release_contexts(struct guidance *g)
-{
-    unet_context_release(&g->context);
-    for (int i = 0; i < g->control_count; i++) unet_context_release(&g->controls[i].context);
-}
-
 static void close_context(struct guidance *g)
 {
-    if (!g->context_images) return;
-    release_contexts(g);
+    if (!g->context_open) return;
+    for (int i = 0; i < 2; i++) {
+        unet_context_release(&g->batch[i].context);
+        for (int k = 0; k < g->control_count; k++) unet_context_release(&g->batch[i].control[k]);
+        g->batch[i].images = 0;
+    }
+    unet_steps_release(&g->steps);
     pass_finish(&g->context_pass, NULL);
-    g->context_images = 0;
+    g->context_open = false;
 }
 
 /* The same for a ControlNet, and its view of the picture. */
-static int make_control(struct guidance *g, struct guidance_control *c, int64_t batch,
+static int make_control(struct guidance *g, struct guidance_batch *b, int i, int64_t batch,
                         struct tensor text, struct tensor vector)
 {
     struct pass *p = &g->context_pass;
+    const struct guidance_control *c = &g->controls[i];
     int64_t f = vae_factor(&g->model->vae);
     struct tensor picture = pass_input(p, c->picture, 4, TENSOR_DIM(1, g->h * f, g->w * f, 3));
-    c->hint = op_repeat_batch(p, control_net_hint(p, c->net, picture), batch);
-    return control_net_context(&c->context, p, c->net, text, vector);
+    b->hint[i] = op_repeat_batch(p, control_net_hint(p, c->net, picture), batch);
+    return control_net_context(&b->control[i], p, c->net, text, vector);
 }
 
 void guidance_close(struct guidance *g)
@@ -88,11 +88,25 @@ static void vector_row(const struct guidance *g, const struct conditioning *c, f
     unet_sinusoid(row + pooled, value, (int)(n > 6 ? 6 : n), size);
 }
 
-/* Keys and values for a call over n images: rows positive, negative, positive, negative ... */
-static int make_context(struct guidance *g, int n, struct error *err)
+/* The rows of residual blocks for all known steps, where the device computes while it is asked (on others a
+ * recorded step reads the time from one place). */
+static int make_steps(struct guidance *g, const struct guidance_batch *b)
 {
-    if (g->context_images == n) return 0;
-    close_context(g);
+    struct model *m = g->model;
+    struct pass *p = &g->context_pass;
+    struct tensor vector = b->context.vector;
+    if (!g->time_count || g->steps.count || !m->device->host_memory) return 0;
+    if (vector.rank && sides(g) > 1 && b->images > 1) /* one row a side is enough */
+        vector = op_concat_batch(p, op_slice_batch(p, vector, 0, 1),
+                                 op_slice_batch(p, vector, b->images, 1));
+    else if (vector.rank)
+        vector = op_slice_batch(p, vector, 0, sides(g));
+    return unet_steps_init(&g->steps, p, &m->unet, g->times, g->time_count, vector);
+}
+
+/* Keys and values for calls over n images. */
+static int make_batch(struct guidance *g, struct guidance_batch *b, int n, struct error *err)
+{
     struct model *m = g->model;
     const struct conditioning *side[2] = {g->positive, g->negative};
     int64_t rows = g->positive->rows, width = g->positive->width, batch = (int64_t)n * sides(g);
@@ -106,31 +120,45 @@ static int make_context(struct guidance *g, int n, struct error *err)
         return error_set(err, ERR_NO_MEMORY, "no memory for %lld text rows", (long long)rows);
     }
     for (int64_t i = 0; i < batch; i++) {
-        const struct conditioning *c = side[i % sides(g)];
+        const struct conditioning *c = side[i / n];
         memcpy(text + (size_t)i * each, c->context, each * sizeof *text);
         if (vector) vector_row(g, c, extra + i * vector);
     }
-    pass_start(&g->context_pass, &m->context, m->dtype, NULL);
+    if (!g->context_open) pass_start(&g->context_pass, &m->context, m->dtype, NULL);
+    g->context_open = true;
     struct tensor t = pass_input(&g->context_pass, text, 3, TENSOR_DIM(batch, rows, width));
     struct tensor v = {0};
     if (vector) v = pass_input(&g->context_pass, extra, 2, TENSOR_DIM(batch, vector));
     free(text);
     free(extra);
-    int rc = unet_context_init(&g->context, &g->context_pass, &m->unet, t, v);
-    for (int i = 0; i < g->control_count && !rc; i++)
-        rc = make_control(g, &g->controls[i], batch, t, v);
-    g->context_images = n;
+    int rc = unet_context_init(&b->context, &g->context_pass, &m->unet, t, v);
+    for (int i = 0; i < g->control_count && !rc; i++) rc = make_control(g, b, i, batch, t, v);
+    b->images = n;
+    return rc ? rc : make_steps(g, b);
+}
+
+static int find_batch(struct guidance *g, const struct guidance_batch **batch, int n,
+                      struct error *err)
+{
+    struct guidance_batch *b = &g->batch[n != g->chunk];
+    *batch = b;
+    if (b->images == n) return 0;
+    KILN_ASSERT(!b->images, "calls of %d, %d and %d images", g->chunk, b->images, n);
+    int rc = make_batch(g, b, n, err);
     if (!rc) return 0;
-    release_contexts(g);
-    g->context_images = 0;
-    return pass_finish(&g->context_pass, err);
+    if (g->context_open && g->context_pass.failed) {
+        error_set(err, g->context_pass.failed, "%s", g->context_pass.error.text);
+    }
+    close_context(g);
+    return rc;
 }
 
 /* ---- a network call ---- */
 
 struct call {
     struct guidance *g;
-    struct tensor x, out; /* [batch,c,h,w] */
+    const struct guidance_batch *batch;
+    struct tensor x, out; /* [n,c,h,w] and [n * sides,c,h,w]: first all positive */
     struct unet_time time, control_time[REQUEST_CONTROLS_MAX];
 };
 
@@ -138,11 +166,12 @@ struct call {
 static void run_controls(struct pass *p, const struct call *call, struct tensor x,
                          struct unet_residuals *sum)
 {
+    const struct guidance_batch *b = call->batch;
     for (int i = 0; i < call->g->control_count; i++) {
         const struct guidance_control *c = &call->g->controls[i];
         struct unet_residuals own, *r = i ? &own : sum;
-        control_net_forward(p, c->net, x, call->control_time[i], &c->context, c->hint, c->strength,
-                            r);
+        control_net_forward(p, c->net, x, call->control_time[i], &b->control[i], b->hint[i],
+                            c->strength, r);
         for (int k = 0; i && k < sum->count; k++)
             sum->skip[k] = op_add(p, sum->skip[k], own.skip[k]);
         if (i) sum->middle = op_add(p, sum->middle, own.middle);
@@ -155,9 +184,11 @@ static void run_network(struct pass *p, void *context)
     struct guidance *g = call->g;
     struct tensor t = op_to_channels_last(p, call->x), y = call->out;
     struct unet_residuals r;
-    if (g->control_count)
-        run_controls(p, call, op_slice(p, t, 0, g->model->unet.config.out_channels), &r);
-    t = unet_forward_at(p, &g->model->unet, t, call->time, &g->context,
+    if (g->control_count) {
+        struct tensor x = op_slice(p, t, 0, g->model->unet.config.out_channels);
+        run_controls(p, call, sides(g) > 1 ? op_repeat_batch(p, x, sides(g)) : x, &r);
+    }
+    t = unet_forward_at(p, &g->model->unet, t, call->time, &call->batch->context,
                         g->control_count ? &r : NULL);
     op_to_channels_first_into(p, &y, t);
 }
@@ -183,15 +214,15 @@ static uint64_t call_key(const struct call *call)
     key = record_key_add(key, &m->memory.generation, sizeof m->memory.generation);
     key = record_key_add(key, &m->layers_changed, sizeof m->layers_changed);
     key = record_key_add(key, &m->unet.circular, sizeof m->unet.circular);
-    key = context_key(key, &g->context);
+    key = context_key(key, &call->batch->context);
     for (int i = 0; i < g->control_count; i++) {
         const struct guidance_control *c = &g->controls[i];
         key = record_key_add(key, &c->net, sizeof c->net);
         key = record_key_add(key, &c->strength, sizeof c->strength);
-        key = record_key_tensor(key, c->hint);
+        key = record_key_tensor(key, call->batch->hint[i]);
         key = record_key_tensor(key, call->control_time[i].sines);
         key = record_key_tensor(key, call->control_time[i].scale);
-        key = context_key(key, &c->context);
+        key = context_key(key, &call->batch->control[i]);
     }
     return key;
 }
@@ -204,22 +235,26 @@ static int call_network(struct guidance *g, const float *x, int first, int n, do
     int64_t in = m->unet.config.in_channels, c = m->unet.config.out_channels, each = g->h * g->w;
     int batch = n * sides(g);
     double times[2 * REQUEST_COUNT_MAX];
-    for (int i = 0; i < batch; i++) {
-        const float *from = x + (size_t)(first + i / sides(g)) * latent_count(g);
+    for (int i = 0; i < batch; i++) times[i] = time;
+    for (int i = 0; i < n; i++) {
+        const float *from = x + (size_t)(first + i) * latent_count(g);
         float *to = g->in + (size_t)i * (size_t)(in * each);
         for (int64_t k = 0; k < c * each; k++) to[k] = (float)(from[k] * input);
         if (in > c) memcpy(to + c * each, g->extra, (size_t)((in - c) * each) * sizeof *to);
-        times[i] = time;
     }
-    int rc = make_context(g, n, err);
+    struct call call = {.g = g};
+    int rc = find_batch(g, &call.batch, n, err);
     if (rc) return rc;
     struct pass p;
     pass_start(&p, &m->memory, m->dtype, NULL);
     p.canceled = g->canceled;
     p.canceled_context = g->canceled_context;
-    struct call call = {.g = g};
-    call.x = pass_input(&p, g->in, 4, TENSOR_DIM(batch, in, g->h, g->w));
-    call.time = unet_time_input(&p, &m->unet, times, batch);
+    call.x = pass_input(&p, g->in, 4, TENSOR_DIM(n, in, g->h, g->w));
+    int step = g->steps.count ? unet_steps_find(&g->steps, time) : -1;
+    if (step >= 0)
+        call.time = (struct unet_time){.steps = &g->steps, .step = step};
+    else
+        call.time = unet_time_input(&p, &m->unet, times, n);
     for (int i = 0; i < g->control_count; i++)
         call.control_time[i] = control_net_time(&p, g->controls[i].net, times, batch);
     call.out = pass_tensor(&p, m->dtype, 4, TENSOR_DIM(batch, c, g->h, g->w));
@@ -295,8 +330,8 @@ int guidance_denoise(void *context, float *denoised, const float *x, double sigm
         for (int i = 0; i < count; i++) {
             float *d = denoised + (size_t)(first + i) * n;
             const float *from = x + (size_t)(first + i) * n;
-            const float *f = g->out + (size_t)(i * sides(g)) * n;
-            guide(g, d, f, g->negative ? f + n : NULL);
+            const float *f = g->out + (size_t)i * n;
+            guide(g, d, f, g->negative ? f + (size_t)count * n : NULL);
             for (size_t k = 0; k < n; k++) d[k] = (float)(from[k] * s.skip + d[k] * s.output);
         }
     }

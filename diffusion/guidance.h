@@ -20,8 +20,14 @@ struct guidance_control {
     struct control_net *net;
     const float *picture; /* [8h,8w,3] in [0,1] */
     double strength;
-    struct unet_context context; /* guidance's own, as the hint */
-    struct tensor hint;
+};
+
+/* What calls over one number of images share over all steps: keys and values of every cross attention,
+ * first those of all positive rows, then the negative ones. */
+struct guidance_batch {
+    int images; /* 0: not made yet */
+    struct unet_context context, control[REQUEST_CONTROLS_MAX];
+    struct tensor hint[REQUEST_CONTROLS_MAX];
 };
 
 struct guidance {
@@ -44,10 +50,16 @@ struct guidance {
     bool (*canceled)(void *context);
     void *canceled_context;
 
+    /* the timesteps that are known beforehand: what the network is told of them is computed at once.
+     * NULL: none */
+    const double *times;
+    int time_count;
+
     /* its own */
-    struct pass context_pass;
-    struct unet_context context;
-    int context_images; /* what `context` was made for; 0: nothing yet */
+    struct pass context_pass; /* holds what all calls share, once context_open */
+    bool context_open;
+    struct guidance_batch batch[2]; /* whole chunks, and the last one where it is smaller */
+    struct unet_steps steps;
     size_t peak_bytes;
     float *in, *out, *mixed; /* scratch */
     int chunk;               /* images a network call */

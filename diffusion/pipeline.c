@@ -87,6 +87,7 @@ struct sampling {
     size_t each, count; /* numbers of an image and of all */
     float *first;       /* noise of the start */
     float *known;       /* noise over what an inpainting run knows: `first`, or its own */
+    double *times;      /* of all sigmas */
     struct guidance_control controls[REQUEST_CONTROLS_MAX];
     float *pictures[REQUEST_CONTROLS_MAX];
     float *x;
@@ -96,6 +97,7 @@ static void sampling_release(struct sampling *s)
 {
     guidance_close(&s->g);
     sigmas_release(&s->sigmas);
+    free(s->times);
     noise_release(&s->noise);
     if (s->known != s->first) free(s->known);
     free(s->first);
@@ -151,6 +153,16 @@ static int use_controls(const struct sampling_pass *pass, struct sampling *s, st
     return rc;
 }
 
+/* What the network is told of each step, so that it can be computed at once. */
+static void know_times(struct sampling *s, const struct noise_levels *levels)
+{
+    s->times = alloc_zero((size_t)s->sigmas.count + 1, sizeof *s->times);
+    s->g.times = s->times;
+    for (int i = 0; i < s->sigmas.count; i++)
+        if (s->sigmas.value[i] > 0)
+            s->times[s->g.time_count++] = noise_levels_timestep(levels, s->sigmas.value[i]);
+}
+
 static int sampling_prepare(struct run *run, const struct sampling_pass *pass, struct sampling *s,
                             struct error *err)
 {
@@ -165,6 +177,7 @@ static int sampling_prepare(struct run *run, const struct sampling_pass *pass, s
     int rc = schedule_for_run(&s->sigmas, pass->schedule, r->sampler, &m->levels, m->info.family,
                               pass->steps, pass->denoise, err);
     if (!rc) cut_steps(&s->sigmas, pass);
+    if (!rc) know_times(s, &m->levels);
     if (!rc) rc = draw_noise(run, s, &s->noise, s->first, err);
     if (!rc && pass->mask) rc = draw_known(run, s, err);
     if (!rc) rc = use_controls(pass, s, err);

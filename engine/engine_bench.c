@@ -82,20 +82,21 @@ static int bench_text(struct bench *b, const char *name, struct error *err)
     return rc;
 }
 
-/* One forward for both halves of guidance, as the sampler asks for it. */
-static int bench_step(struct bench *b, const struct unet_context *context, const float *x, float *y,
+/* One forward for both halves of guidance, as the sampler asks for it: the latent once, the text twice. */
+static int bench_step(struct bench *b, const struct unet_context *context,
+                      const struct unet_steps *steps, const float *x, float *y,
                       struct op_times *times, const char *name, struct error *err)
 {
     struct model *m = b->model;
     const struct unet_config *c = &m->unet.config;
-    const double time[2] = {500, 500};
     int64_t side = b->o.size / vae_factor(&m->vae);
     struct pass p;
     watch_start(&b->watch);
     pass_start(&p, &m->memory, m->dtype, NULL);
     if (times) p.times = times;
-    struct tensor in = pass_input(&p, x, 4, TENSOR_DIM(2, side, side, c->in_channels));
-    pass_output(&p, y, unet_forward(&p, &m->unet, in, time, context, NULL));
+    struct tensor in = pass_input(&p, x, 4, TENSOR_DIM(1, side, side, c->in_channels));
+    struct unet_time time = {.steps = steps};
+    pass_output(&p, y, unet_forward_at(&p, &m->unet, in, time, context, NULL));
     if (p.peak_bytes > b->pass_bytes) b->pass_bytes = p.peak_bytes;
     int rc = pass_finish(&p, err);
     watch_stop(&b->watch, name);
@@ -111,18 +112,22 @@ static int bench_steps(struct bench *b, struct error *err)
     float *x = noise(pixels * c->in_channels), *y = noise(pixels * c->out_channels);
     struct pass fixed; /* holds what all steps of a request share */
     struct unet_context context;
+    struct unet_steps steps = {0};
+    const double time = 500;
     pass_start(&fixed, &m->context, m->dtype, NULL);
     struct tensor states = pass_input(&fixed, text, 3, TENSOR_DIM(2, 77, c->context));
     struct tensor extra = {0};
     if (c->vector) extra = pass_input(&fixed, vector, 2, TENSOR_DIM(2, c->vector));
     int rc = unet_context_init(&context, &fixed, &m->unet, states, extra);
-    if (!rc) rc = bench_step(b, &context, x, y, NULL, "first step", err);
+    if (!rc) rc = unet_steps_init(&steps, &fixed, &m->unet, &time, 1, context.vector);
+    if (!rc) rc = bench_step(b, &context, &steps, x, y, NULL, "first step", err);
     for (int64_t i = 0; i < b->o.rounds && !rc; i++)
-        rc = bench_step(b, &context, x, y, NULL, "step", err);
+        rc = bench_step(b, &context, &steps, x, y, NULL, "step", err);
     /* with a clock in every kernel call: of these the table by kernel is made */
     for (int64_t i = 0; i < 2 && !rc; i++, b->timed_steps++)
-        rc = bench_step(b, &context, x, y, &b->times, "step", err);
+        rc = bench_step(b, &context, &steps, x, y, &b->times, "step", err);
     unet_context_release(&context);
+    unet_steps_release(&steps);
     int end = pass_finish(&fixed, err);
     free(text);
     free(vector);

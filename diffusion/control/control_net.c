@@ -307,7 +307,7 @@ void control_net_forward(struct pass *p, struct control_net *net, struct tensor 
     int count = 0;
     three.circular = net->encoder.circular;
     *r = (struct unet_residuals){0};
-    struct tensor t = unet_time_embedding(p, &net->encoder, time, c);
+    struct unet_moment t = unet_time_embedding(p, &net->encoder, time, c);
     struct tensor h = layer_conv(p, &net->encoder.conv_in, x, three, &(struct fuse){.add = hint});
     h = unet_walk_down(p, &net->encoder, h, t, c, skip, &count);
     h = unet_walk_middle(p, &net->encoder, h, t, c);

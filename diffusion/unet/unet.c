@@ -30,16 +30,20 @@ static struct conv_shape same(const bool *circular, int kernel)
     return s;
 }
 
-/* in: x [N,H,W,in], SiLU of the time embedding [N,time] */
-static struct tensor res_block(struct pass *p, const void *context, const struct tensor *in,
-                               int count)
+/* One side of guidance serves all until they part: [N,..] -> [batch,..], repeated whole. */
+static struct tensor widen(struct pass *p, struct tensor x, int64_t batch)
 {
-    struct unet_res *m = (struct unet_res *)context;
-    struct tensor x = in[0];
+    return x.dim[0] == batch ? x : op_repeat_batch(p, x, batch / x.dim[0]);
+}
+
+/* row: what the block is told of the time, [N or 1,out], or rank 0: from the SiLU of the embedding */
+static struct tensor res_run(struct pass *p, struct unet_res *m, struct tensor x,
+                             struct tensor embedding, struct tensor row)
+{
     struct conv_shape three = same(m->circular, 3);
     struct tensor y = pass_tensor(p, p->dtype, 4, TENSOR_DIM(x.dim[0], x.dim[1], x.dim[2], m->out));
     size_t mark = pass_open_scope(p);
-    struct fuse time = {.row = layer_linear(p, &m->time, in[1], NULL)};
+    struct fuse time = {.row = row.rank ? row : layer_linear(p, &m->time, embedding, NULL)};
     struct tensor h = norm_group(p, &m->in_norm, x, m->groups, RES_EPS, ACT_SILU);
     h = layer_conv(p, &m->in_conv, h, three, &time);
     h = norm_group(p, &m->out_norm, h, m->groups, RES_EPS, ACT_SILU);
@@ -50,21 +54,47 @@ static struct tensor res_block(struct pass *p, const void *context, const struct
     return y;
 }
 
+/* in: x [N,H,W,in], SiLU of the time embedding [N,time] */
+static struct tensor res_block(struct pass *p, const void *context, const struct tensor *in,
+                               int count)
+{
+    return res_run(p, (struct unet_res *)context, in[0], in[1], (struct tensor){0});
+}
+
+static struct tensor residual(struct pass *p, struct unet_res *m, struct tensor x,
+                              struct unet_moment t)
+{
+    if (t.steps) {
+        struct tensor row = t.steps->row[m->index];
+        size_t bytes = (size_t)(t.steps->rows * m->out) * dtype_bytes(row.dtype);
+        row.dim[0] = t.steps->rows;
+        row.data = (char *)row.data + (size_t)t.step * bytes;
+        return res_run(p, m, x, (struct tensor){0}, row);
+    }
+    /* a single row is told to all pictures */
+    struct tensor embedding = t.embedding;
+    if (embedding.dim[0] > 1) embedding = widen(p, embedding, x.dim[0]);
+    return tape_checkpoint(p, res_block, m, (struct tensor[]){x, embedding}, 2);
+}
+
 /* in: x [N,L,width], and the cross attention's k, v [N,Lc,width] if the model has one */
 static struct tensor transformer_block(struct pass *p, const void *context, const struct tensor *in,
                                        int count)
 {
     struct unet_transformer_block *m = (struct unet_transformer_block *)context;
-    struct tensor y = pass_tensor_like(p, in[0]);
-    size_t mark = pass_open_scope(p);
     struct tensor h = in[0];
+    const int64_t batch = in[1].rank ? in[1].dim[0] : h.dim[0];
+    struct tensor y = pass_tensor(p, h.dtype, 3, TENSOR_DIM(batch, h.dim[1], h.dim[2]));
+    size_t mark = pass_open_scope(p);
 
     struct tensor n = norm_layer(p, &m->norm1, h, LAYER_NORM_EPS);
     n = layer_attention(p, &m->self.q, &m->self.k, &m->self.v, n, m->heads);
     h = layer_linear(p, &m->self.out, n, &(struct fuse){.add = h});
 
     n = norm_layer(p, &m->norm2, h, LAYER_NORM_EPS);
-    n = op_attention(p, layer_linear(p, &m->cross.q, n, NULL), in[1], in[2], m->heads, false);
+    n = widen(p, layer_linear(p, &m->cross.q, n, NULL), batch);
+    h = widen(p, h, batch);
+    n = op_attention(p, n, in[1], in[2], m->heads, false);
     h = layer_linear(p, &m->cross.out, n, &(struct fuse){.add = h});
 
     n = norm_layer(p, &m->norm3, h, LAYER_NORM_EPS);
@@ -81,33 +111,39 @@ static struct tensor project(struct pass *p, const struct unet_transformer *m, s
                         : layer_linear(p, layer, x, NULL);
 }
 
+/* Rows of the context, or of x where there is none. */
+static int64_t batch_of(const struct unet_context *c, struct tensor x)
+{
+    return c->count && c->k[0].rank ? c->k[0].dim[0] : x.dim[0];
+}
+
 static struct tensor transformer(struct pass *p, struct unet_transformer *m, struct tensor x,
                                  const struct unet_context *c)
 {
-    int64_t n = x.dim[0], rows = x.dim[1] * x.dim[2];
-    struct tensor y = pass_tensor_like(p, x);
+    const int64_t batch = batch_of(c, x), rows = x.dim[1] * x.dim[2];
+    struct tensor y = pass_tensor(p, x.dtype, 4, TENSOR_DIM(batch, x.dim[1], x.dim[2], x.dim[3]));
     size_t mark = pass_open_scope(p);
     struct tensor h = norm_group(p, &m->norm, x, m->groups, TRANSFORMER_EPS, ACT_NONE);
-    h = tensor_view_3d(project(p, m, &m->proj_in, h), n, rows, m->width);
+    h = tensor_view_3d(project(p, m, &m->proj_in, h), x.dim[0], rows, m->width);
     for (int i = 0; i < m->depth; i++) {
         struct unet_transformer_block *b = &m->blocks[i];
         struct tensor in[3] = {h, c->k[b->cross_index], c->v[b->cross_index]};
         h = tape_checkpoint(p, transformer_block, b, in, 3);
     }
-    struct fuse residual = {.add = x};
-    h = tensor_view_4d(h, n, x.dim[1], x.dim[2], m->width);
+    struct fuse around = {.add = widen(p, x, batch)};
+    h = tensor_view_4d(h, batch, x.dim[1], x.dim[2], m->width);
     if (m->conv_proj)
-        layer_conv_into(p, &m->proj_out, &y, h, conv_same(1), &residual);
+        layer_conv_into(p, &m->proj_out, &y, h, conv_same(1), &around);
     else
-        layer_linear_into(p, &m->proj_out, &y, h, &residual);
+        layer_linear_into(p, &m->proj_out, &y, h, &around);
     pass_close_scope(p, mark);
     return y;
 }
 
-static struct tensor step(struct pass *p, struct unet_step *m, struct tensor x, struct tensor time,
-                          const struct unet_context *c)
+static struct tensor step(struct pass *p, struct unet_step *m, struct tensor x,
+                          struct unet_moment t, const struct unet_context *c)
 {
-    struct tensor h = tape_checkpoint(p, res_block, &m->res, (struct tensor[]){x, time}, 2);
+    struct tensor h = residual(p, &m->res, x, t);
     return m->transformer.depth ? transformer(p, &m->transformer, h, c) : h;
 }
 
@@ -152,9 +188,10 @@ struct unet_time unet_time_input(struct pass *p, const struct unet *m, const dou
     return t;
 }
 
-struct tensor unet_time_embedding(struct pass *p, struct unet *m, struct unet_time time,
-                                  const struct unet_context *c)
+struct unet_moment unet_time_embedding(struct pass *p, struct unet *m, struct unet_time time,
+                                       const struct unet_context *c)
 {
+    if (time.steps) return (struct unet_moment){.steps = time.steps, .step = time.step};
     struct tensor t = time.sines;
     if (time.scale.rank) {
         struct tensor w = layer_linear(p, &m->time_guidance, time.scale, NULL);
@@ -162,34 +199,37 @@ struct tensor unet_time_embedding(struct pass *p, struct unet *m, struct unet_ti
     }
     t = layer_linear(p, &m->time1, t, &(struct fuse){.act = ACT_SILU});
     t = layer_linear(p, &m->time2, t, NULL);
-    if (c->vector.rank) t = op_add(p, t, c->vector);
-    return op_activation(p, t, ACT_SILU);
+    if (c->vector.rank) t = op_add(p, widen(p, t, c->vector.dim[0]), c->vector);
+    return (struct unet_moment){.embedding = op_activation(p, t, ACT_SILU)};
 }
 
-struct tensor unet_walk_down(struct pass *p, struct unet *m, struct tensor h, struct tensor time,
+struct tensor unet_walk_down(struct pass *p, struct unet *m, struct tensor h, struct unet_moment t,
                              const struct unet_context *c, struct tensor *skip, int *count)
 {
     const struct unet_config *config = &m->config;
+    const int64_t batch = batch_of(c, h);
+    const int first = *count;
+    /* rows that differ from side to side end what the sides share */
+    if ((t.steps ? t.steps->rows : t.embedding.dim[0]) > h.dim[0]) h = widen(p, h, batch);
     skip[(*count)++] = h;
     for (int i = 0; i < config->levels; i++) {
         struct unet_level *level = &m->level[i];
         for (int j = 0; j < config->blocks[i]; j++)
-            skip[(*count)++] = h = step(p, &level->down[j], h, time, c);
+            skip[(*count)++] = h = step(p, &level->down[j], h, t, c);
         if (i + 1 == config->levels) break;
         struct conv_shape half = same(&m->circular, 3);
         half.stride = 2;
         skip[(*count)++] = h = layer_conv(p, &level->downsample, h, half, NULL);
     }
-    return h;
+    for (int i = first; i < *count; i++) skip[i] = widen(p, skip[i], batch);
+    return skip[*count - 1];
 }
 
-struct tensor unet_walk_middle(struct pass *p, struct unet *m, struct tensor h, struct tensor time,
-                               const struct unet_context *c)
+struct tensor unet_walk_middle(struct pass *p, struct unet *m, struct tensor h,
+                               struct unet_moment t, const struct unet_context *c)
 {
-    h = step(p, &m->mid, h, time, c);
-    if (m->config.mid_second)
-        h = tape_checkpoint(p, res_block, &m->mid_second, (struct tensor[]){h, time}, 2);
-    return h;
+    h = step(p, &m->mid, h, t, c);
+    return m->config.mid_second ? residual(p, &m->mid_second, h, t) : h;
 }
 
 struct tensor unet_forward_at(struct pass *p, struct unet *m, struct tensor x,
@@ -201,7 +241,7 @@ struct tensor unet_forward_at(struct pass *p, struct unet *m, struct tensor x,
     int count = 0;
     KILN_ASSERT(c->count == m->cross_count, "context of another model");
 
-    struct tensor t = unet_time_embedding(p, m, time, c);
+    struct unet_moment t = unet_time_embedding(p, m, time, c);
     struct tensor h = layer_conv(p, &m->conv_in, x, same(&m->circular, 3), NULL);
     h = unet_walk_down(p, m, h, t, c, skip, &count);
     h = unet_walk_middle(p, m, h, t, c);
@@ -228,6 +268,53 @@ struct tensor unet_forward(struct pass *p, struct unet *m, struct tensor x, cons
 }
 
 /* ---- what stays the same over a prompt's steps ---- */
+
+struct rows_of {
+    struct unet_steps *s;
+    struct pass *p;
+    struct tensor embedding;
+};
+
+static void steps_of(struct rows_of *r, struct unet_res *m)
+{
+    if (weight_present(&m->time.w))
+        r->s->row[m->index] = layer_linear(r->p, &m->time, r->embedding, NULL);
+}
+
+int unet_steps_init(struct unet_steps *s, struct pass *p, struct unet *m, const double *time,
+                    int count, struct tensor vector)
+{
+    const int64_t rows = vector.rank ? vector.dim[0] : 1;
+    *s = (struct unet_steps){.time = time, .count = count, .rows = rows};
+    s->row = alloc_zero((size_t)m->res_count + 1, sizeof *s->row);
+    double *each = alloc_zero((size_t)(count * rows), sizeof *each); /* a step's rows together */
+    for (int64_t i = 0; i < count * rows; i++) each[i] = time[i / rows];
+    struct unet_context c = {0};
+    if (vector.rank) c.vector = op_repeat_batch(p, vector, count);
+    struct unet_time t = unet_time_input(p, m, each, count * rows);
+    struct rows_of r = {s, p, unet_time_embedding(p, m, t, &c).embedding};
+    free(each);
+    for (int i = 0; i < m->config.levels; i++) {
+        for (int j = 0; j < m->config.blocks[i]; j++) steps_of(&r, &m->level[i].down[j].res);
+        for (int j = 0; j <= m->config.blocks[i]; j++) steps_of(&r, &m->level[i].up[j].res);
+    }
+    steps_of(&r, &m->mid.res);
+    steps_of(&r, &m->mid_second);
+    return pass_ok(p) ? 0 : p->failed;
+}
+
+void unet_steps_release(struct unet_steps *s)
+{
+    free(s->row);
+    *s = (struct unet_steps){0};
+}
+
+int unet_steps_find(const struct unet_steps *s, double time)
+{
+    for (int i = 0; i < s->count; i++)
+        if (s->time[i] == time) return i;
+    return -1;
+}
 
 static void context_of(struct unet_context *c, struct pass *p, struct unet_transformer *t,
                        struct tensor text)

@@ -51,6 +51,7 @@ struct unet_res {
     struct layer in_conv, time, out_conv, skip;
     int64_t in, out, groups;
     const bool *circular;
+    int index; /* its place in unet_steps */
 };
 
 struct unet_attention {
@@ -92,6 +93,7 @@ struct unet {
     struct unet_step mid;
     struct unet_res mid_second;
     int cross_count; /* transformer blocks in all */
+    int res_count;   /* residual blocks in all */
     double
         guidance_scale; /* what networks with `guidance` are told instead of being called twice */
     bool circular;      /* seamless tiling: convolutions wrap around */
@@ -124,16 +126,36 @@ struct unet_residuals {
     int count;
 };
 
-/* What a call tells the network of its time: the host's part, in device memory. */
+/* What each residual block is told of every step of a schedule, computed at once before the first. */
+struct unet_steps {
+    const double *time; /* [count], the caller's */
+    int count;
+    int64_t rows;       /* of a step: one, or one a side of guidance where a vector differs */
+    struct tensor *row; /* [count * rows, out] of each block, unet->res_count of them; heap */
+};
+/* vector [rows,time] as the context has it, or rank 0. The rows belong to the pass that made them. */
+int unet_steps_init(struct unet_steps *s, struct pass *p, struct unet *m, const double *time,
+                    int count, struct tensor vector);
+void unet_steps_release(struct unet_steps *s);
+int unet_steps_find(const struct unet_steps *s, double time); /* -1: not among them */
+
+/* What a call tells the network of its time: the host's part, in device memory, or the place of rows that
+ * are there already. */
 struct unet_time {
     struct tensor sines; /* [N,channels[0]] */
     struct tensor scale; /* [1,guidance], of distilled networks; else rank 0 */
+    const struct unet_steps *steps; /* NULL: `sines` counts */
+    int step;
 };
 struct unet_time unet_time_input(struct pass *p, const struct unet *m, const double *time,
                                  int64_t n);
 
 /* x [N,H,W,in_channels]; time[n] one timestep an image (fractions allowed); r may be NULL.
- * Returns [N,H,W,out_channels] in the pass's dtype. */
+ * Returns [N,H,W,out_channels] in the pass's dtype.
+ *
+ * The context may have a multiple of N rows, say first N positive and then N negative ones, and so has
+ * the result then: what comes before the first cross attention is computed once for all of them (once
+ * for conv_in alone where a vector tells the sides apart). Bit for bit what N repeated rows give. */
 struct tensor unet_forward(struct pass *p, struct unet *m, struct tensor x, const double *time,
                            const struct unet_context *c, const struct unet_residuals *r);
 /* The same with the host's part made before: asks nothing of the host (tensor/record.h). */
@@ -144,12 +166,18 @@ struct tensor unet_forward_at(struct pass *p, struct unet *m, struct tensor x,
 /* Sinusoidal embedding, cosines first: out[n][dim] for n values. */
 void unet_sinusoid(float *out, const double *value, int n, int64_t dim);
 
+/* The time as residual blocks take it: SiLU of the embedding, or rows made before. */
+struct unet_moment {
+    struct tensor embedding; /* [N,time]; rank 0: steps */
+    const struct unet_steps *steps;
+    int step;
+};
 /* Shared with ControlNet: the way down. Appends to skip[] from *count on; returns the last. */
-struct tensor unet_time_embedding(struct pass *p, struct unet *m, struct unet_time time,
-                                  const struct unet_context *c);
-struct tensor unet_walk_down(struct pass *p, struct unet *m, struct tensor h, struct tensor time,
+struct unet_moment unet_time_embedding(struct pass *p, struct unet *m, struct unet_time time,
+                                       const struct unet_context *c);
+struct tensor unet_walk_down(struct pass *p, struct unet *m, struct tensor h, struct unet_moment t,
                              const struct unet_context *c, struct tensor *skip, int *count);
-struct tensor unet_walk_middle(struct pass *p, struct unet *m, struct tensor h, struct tensor time,
-                               const struct unet_context *c);
+struct tensor unet_walk_middle(struct pass *p, struct unet *m, struct tensor h,
+                               struct unet_moment t, const struct unet_context *c);
 
 #endif

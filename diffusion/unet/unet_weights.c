@@ -8,8 +8,11 @@
 
 static void init_res(struct unet *m, struct unet_res *r, int64_t in, int64_t out)
 {
-    *r = (struct unet_res){
-        .in = in, .out = out, .groups = m->config.groups, .circular = &m->circular};
+    *r = (struct unet_res){.in = in,
+                           .out = out,
+                           .groups = m->config.groups,
+                           .circular = &m->circular,
+                           .index = m->res_count++};
 }
 
 static void init_step(struct unet *m, struct unet_step *s, int level, int64_t in, int depth)

@@ -152,6 +152,44 @@ static float *run_t1(struct fixture *f, struct unet *m, int n, const uint64_t *x
     return y;
 }
 
+/* Two sides of guidance over one latent: once with the latent repeated, once shared, once with the time's
+ * rows made before. vector rank 0: none. */
+static void compare_sides(struct fixture *f, struct unet *m, int64_t width, const float *vector,
+                          int64_t vector_width)
+{
+    const double time[2] = {500, 500}, known[3] = {981, 500, 123};
+    float *y[3];
+    size_t bytes = 0;
+    for (int way = 0; way < 3; way++) {
+        struct pass p;
+        struct unet_context c;
+        struct unet_steps steps = {0};
+        pass_start(&p, &f->memory, DTYPE_F32, NULL);
+        struct tensor text = normal_rows(&p, (uint64_t[]){1, 6}, 2, 77, width), extra = {0};
+        if (vector) extra = pass_input(&p, vector, 2, TENSOR_DIM(2, vector_width));
+        assert_int_equal(unet_context_init(&c, &p, m, text, extra), 0);
+        struct tensor x = normal_image(&p, (uint64_t[]){0, 0}, way ? 1 : 2, 4, 16, 24, 0);
+        struct unet_time t = {0};
+        if (way < 2) {
+            t = unet_time_input(&p, m, time, x.dim[0]);
+        } else {
+            assert_int_equal(unet_steps_init(&steps, &p, m, known, 3, c.vector), 0);
+            assert_int_equal(unet_steps_find(&steps, 7), -1);
+            t = (struct unet_time){.steps = &steps, .step = unet_steps_find(&steps, 500)};
+        }
+        struct tensor out = unet_forward_at(&p, m, x, t, &c, NULL);
+        assert_int_equal(out.dim[0], 2);
+        bytes = (size_t)tensor_count(out) * sizeof(float);
+        y[way] = output(&p, out);
+        unet_context_release(&c);
+        unet_steps_release(&steps);
+    }
+    assert_memory_equal(y[0], y[1], bytes);
+    assert_memory_equal(y[0], y[2], bytes);
+    assert_memory_not_equal(y[0], (char *)y[0] + bytes / 2, bytes / 2);
+    for (int way = 0; way < 3; way++) free(y[way]);
+}
+
 static void t1_sd1_unet(void **state)
 {
     struct fixture f = open_fixture("model.diffusion_model.");
@@ -189,6 +227,7 @@ static void t1_sd1_unet(void **state)
               311.83653,
               34.79308});
     free(y);
+    compare_sides(&f, &m, 48, NULL, 0);
     unet_release(&m, f.device);
     close_fixture(&f);
 }
@@ -304,6 +343,9 @@ static void t2_sdxl_unet(void **state)
         free(y);
         unet_context_release(&c);
     }
+    float sides[2 * 144];
+    golden_normal(sides, 2, 288);
+    compare_sides(&f, &m, 80, sides, 144);
     unet_release(&m, f.device);
     close_fixture(&f);
 }
