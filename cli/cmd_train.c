@@ -28,10 +28,11 @@ static const char usage[] =
     "\n"
     "  --model M            a checkpoint file, a diffusers folder, or `pocket`\n"
     "  --data DIR           the pictures\n"
-    "  --annotations FILE   CSV (boxes, points, lines, tags), VGG or COCO JSON, or the folder of "
-    "a\n"
-    "                       YOLO (with labels.txt) or VOC export; a labels_*.csv or .json in DIR\n"
-    "                       is found by itself\n"
+    "  --annotations FILE   CSV (boxes, points, lines, tags), VGG or COCO JSON, YOLO or VOC (ZIP, "
+    "or the\n"
+    "                       folder of one; YOLO with labels.txt); the first labels_*.csv, .json "
+    "or\n"
+    "                       .zip in DIR is found by itself\n"
     "  --kind box|line      what eight columns without header mean\n"
     "  --caption TEXT       template, %s for the words: \"a photo of %s\"\n"
     "  --crops              one more sample for each box; --crop-margin X grows it (0.15)\n"
@@ -89,13 +90,25 @@ static const char usage[] =
 static const char *const flags[] = {"crops", "text",       "flip", "lean",
                                     "fresh", "no-buckets", "card", NULL};
 
+#define CURVE_POINTS 512
+#define CURVE_WIDTH 60
+#define BAR_CELLS 16
+
+struct curve {
+    double loss[CURVE_POINTS], sum;
+    int count, gathered, each;
+};
+
 struct run {
     struct local_engine engine;
     struct progress progress;
     struct engine_train options;
     const char *device, *precision;
-    bool json, quiet;
-    double last_line;
+    bool json, quiet, begun;
+    bool drawn;
+    double last_line, first_seconds;
+    int first_step;
+    struct curve curve;
 };
 
 static bool is_flag(const char *name)
@@ -144,20 +157,109 @@ static int parse(struct run *r, int argc, char **argv, struct error *err)
     return rc;
 }
 
-/* "step 120 of 1000, loss 0.0821, 1.2 s a step, 17 min left" */
+/* "17 min", "2 h 05 min" */
+static void format_span(char *text, size_t room, double seconds)
+{
+    if (seconds < 90)
+        snprintf(text, room, "%.0f s", seconds);
+    else if (seconds < 5400)
+        snprintf(text, room, "%.0f min", seconds / 60);
+    else
+        snprintf(text, room, "%d h %02d min", (int)(seconds / 3600), (int)(seconds / 60) % 60);
+}
+
+/* The losses of the run so far as one row of blocks, each the mean of a stretch of steps. */
+static void format_curve(char *text, size_t room, const struct curve *c, int width)
+{
+    static const char *const block[] = {"▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
+    double mean[CURVE_WIDTH], low = INFINITY, high = -INFINITY;
+    int count = c->count < width ? c->count : width;
+    *text = 0;
+    for (int i = 0; i < count; i++) {
+        int from = i * c->count / count, to = (i + 1) * c->count / count;
+        mean[i] = 0;
+        for (int k = from; k < to; k++) mean[i] += c->loss[k] / (to - from);
+        low = fmin(low, mean[i]);
+        high = fmax(high, mean[i]);
+    }
+    for (int i = 0; i < count; i++) {
+        int level = high > low ? (int)((mean[i] - low) / (high - low) * 7.99) : 3;
+        size_t at = strlen(text);
+        snprintf(text + at, room - at, "%s", block[level]);
+    }
+}
+
+/* Halves its resolution when it is full. */
+static void curve_add(struct curve *c, double loss)
+{
+    if (!isfinite(loss)) return;
+    c->sum += loss;
+    if (++c->gathered < c->each) return;
+    if (c->count == CURVE_POINTS) {
+        for (int i = 0; i < CURVE_POINTS / 2; i++)
+            c->loss[i] = (c->loss[2 * i] + c->loss[2 * i + 1]) / 2;
+        c->count /= 2;
+        c->each *= 2;
+        if (c->gathered < c->each) return;
+    }
+    c->loss[c->count++] = c->sum / c->gathered;
+    c->sum = 0;
+    c->gathered = 0;
+}
+
+/* "step 120 of 1000, loss 0.0821, 1.20 s a step, 17 min left, 3.4 Wh": time from the steps of this
+ * run, so that one which goes on is not taken for a fast one. */
 static void show(struct run *r, const struct engine_progress *p)
 {
-    char text[48];
-    double each = p->step > 0 ? p->seconds / p->step : 0;
-    double left = each * (p->steps - p->step) / 60;
-    snprintf(text, sizeof text, "loss %.4f, %.0f min left", p->loss, left);
-    if (r->progress.terminal)
-        progress_show(&r->progress, text, p->step, p->steps);
-    else if (!r->quiet && (now_seconds() - r->last_line > 30 || p->step == p->steps)) {
-        r->last_line = now_seconds();
-        fprintf(stderr, "step %d of %d, loss %.4f, %.2f s a step, %.0f min left\n", p->step,
-                p->steps, p->loss, each, left);
+    char left[32], energy[32] = "", text[256], curve[CURVE_WIDTH * 3 + 1];
+    if (p->phase != ENGINE_PHASE_TRAIN) {
+        const char *what = p->phase == ENGINE_PHASE_TEXT ? "reading pictures" : "drawing";
+        if (r->progress.terminal) progress_show(&r->progress, what, p->step, p->steps);
+        return;
     }
+    if (!r->first_seconds || p->step <= r->first_step) {
+        r->first_step = p->step;
+        r->first_seconds = now_seconds();
+    }
+    if (!p->step || isnan(p->loss)) return;
+    curve_add(&r->curve, p->loss);
+    double each = p->step > r->first_step
+                      ? (now_seconds() - r->first_seconds) / (p->step - r->first_step)
+                      : NAN;
+    format_span(left, sizeof left, each * (p->steps - p->step));
+    if (isfinite(p->joules)) snprintf(energy, sizeof energy, ", %.2f Wh", p->joules / 3600);
+    bool last = p->step == p->steps;
+    if (isnan(each))
+        snprintf(text, sizeof text, "loss %.4f", p->loss);
+    else if (last)
+        snprintf(text, sizeof text, "loss %.4f, %.2f s a step%s", p->loss, each, energy);
+    else
+        snprintf(text, sizeof text, "loss %.4f, %.2f s a step, %s left%s", p->loss, each, left,
+                 energy);
+    if (r->progress.terminal && !r->quiet && (last || now_seconds() - r->last_line > .1)) {
+        r->last_line = now_seconds();
+        format_curve(curve, sizeof curve, &r->curve, 8);
+        fputs("\r\033[K", stderr);
+        for (int i = 0; i < BAR_CELLS; i++)
+            fputs(i < (int64_t)p->step * BAR_CELLS / p->steps ? "█" : "░", stderr);
+        fprintf(stderr, " %d/%d  %s %s", p->step, p->steps, curve, text);
+        r->drawn = true;
+    } else if (!r->progress.terminal && !r->quiet && (now_seconds() - r->last_line > 30 || last)) {
+        r->last_line = now_seconds();
+        fprintf(stderr, "step %d of %d, %s\n", p->step, p->steps, text);
+    }
+}
+
+/* Clears the line of a terminal and leaves the curve. */
+static void show_end(struct run *r)
+{
+    char curve[CURVE_WIDTH * 3 + 1];
+    progress_end(&r->progress);
+    if (r->drawn) fputs("\r\033[K", stderr);
+    if (r->quiet || r->curve.count < 2) return;
+    format_curve(curve, sizeof curve, &r->curve, CURVE_WIDTH);
+    fprintf(stderr, "loss %s %.4f to %.4f\n", curve, r->curve.loss[0],
+            r->curve.loss[r->curve.count - 1]);
 }
 
 static int wait_for_end(struct run *r, struct engine_msg *m, struct error *err)
@@ -166,7 +268,10 @@ static int wait_for_end(struct run *r, struct engine_msg *m, struct error *err)
         int rc = local_engine_next(&r->engine, m, JOB, err);
         if (rc) return rc;
         if (m->kind == ENGINE_TRAINED) return 0;
-        if (m->kind == ENGINE_PROGRESS) show(r, &m->progress);
+        if (m->kind == ENGINE_PROGRESS) {
+            if (m->progress.phase == ENGINE_PHASE_TRAIN) r->begun = true;
+            show(r, &m->progress);
+        }
         engine_msg_release(m);
     }
 }
@@ -208,7 +313,7 @@ static int work(struct run *r, struct error *err)
         m->train = r->options; /* borrowed for the encoding */
         rc = local_engine_send(&r->engine, m, err);
         if (!rc) rc = wait_for_end(r, m, err);
-        progress_end(&r->progress);
+        show_end(r);
         if (!rc) {
             rc = print(r, &m->trained, err);
             engine_msg_release(m);
@@ -226,9 +331,11 @@ static int run(int argc, char **argv)
     int rc = parse(r, argc, argv, &err);
     if (!rc) {
         progress_start(&r->progress, r->quiet);
+        r->curve.each = 1;
         rc = work(r, &err);
     }
     int code = rc ? command_fail(&command_train, &err) : EXIT_DONE;
+    if (rc && r->begun) code = EXIT_FAILED; /* not the words were wrong, but what came of them */
     free(r);
     return code;
 }

@@ -1,6 +1,5 @@
 #include "dataset/annotations.h"
 
-#include <dirent.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +9,7 @@
 #include "base/alloc.h"
 #include "base/buf.h"
 #include "base/str.h"
+#include "base/zip.h"
 
 #define FILE_BYTES_MAX (64u << 20)
 #define PROBLEMS_MAX 1000
@@ -105,22 +105,27 @@ void annotations_release(struct annotations *a)
     *a = (struct annotations){0};
 }
 
-static bool folder_has(const char *folder, const char *extension)
+static int read_files(struct annotations *a, const struct export_files *files, const char *path,
+                      struct error *err)
 {
-    DIR *dir = opendir(folder);
-    bool found = false;
-    struct dirent *entry;
-    while (dir && !found && (entry = readdir(dir)))
-        found = str_ends(entry->d_name, extension) && strcmp(entry->d_name, "labels.txt") != 0;
-    if (dir) closedir(dir);
-    return found;
+    if (annotations_files_have(files, ".xml")) return annotations_read_voc(a, files, err);
+    if (annotations_files_have(files, ".txt")) return annotations_read_yolo(a, files, err);
+    return error_set(err, ERR_FORMAT, "%s holds neither VOC (.xml) nor YOLO (.txt) files", path);
 }
 
-static int read_folder(struct annotations *a, const char *path, struct error *err)
+static int read_archive(struct annotations *a, const struct buf *bytes, const char *path,
+                        struct error *err)
 {
-    if (folder_has(path, ".xml")) return annotations_read_voc(a, path, err);
-    if (folder_has(path, ".txt")) return annotations_read_yolo(a, path, err);
-    return error_set(err, ERR_FORMAT, "%s holds neither VOC (.xml) nor YOLO (.txt) files", path);
+    struct zip archive;
+    const char *slash = strrchr(path, '/');
+    char *folder = slash ? alloc_string_n(path, (size_t)(slash - path)) : alloc_string(".");
+    int rc = zip_open(&archive, path, bytes->data, bytes->length, err);
+    if (!rc) {
+        rc = read_files(a, &(struct export_files){folder, &archive}, path, err);
+        zip_close(&archive);
+    }
+    free(folder);
+    return rc;
 }
 
 static int read_file(struct annotations *a, const char *path, enum annotation_hint hint,
@@ -131,13 +136,14 @@ static int read_file(struct annotations *a, const char *path, enum annotation_hi
     int rc = buf_read_file(&bytes, path, err);
     if (rc) return rc;
     char *text = bytes.data ? (char *)bytes.data : NULL;
+    bool archive = bytes.length > 4 && !memcmp(text, "PK", 2) && text[2] < 8;
     const char *start = text ? text : "";
     if (!strncmp(start, "\xef\xbb\xbf", 3)) start += 3;
     while (*start == ' ' || *start == '\n' || *start == '\r' || *start == '\t') start++;
-    if (!text || strlen(text) != bytes.length || !str_is_utf8(text, bytes.length))
+    if (archive)
+        rc = read_archive(a, &bytes, path, err);
+    else if (!text || strlen(text) != bytes.length || !str_is_utf8(text, bytes.length))
         rc = error_set(err, ERR_FORMAT, "%s is empty or no UTF-8 text", path);
-    else if (!strncmp(start, "PK\3\4", 4))
-        rc = error_set(err, ERR_FORMAT, "%s is a ZIP archive: unpack it and name the folder", path);
     else if (*start == '{' || (*start == '[' && strchr(start, '{')))
         rc = annotations_read_json(a, start, path, err);
     else
@@ -156,7 +162,8 @@ int annotations_open(struct annotations *a, const char *path, enum annotation_hi
     struct stat st;
     *a = (struct annotations){0};
     if (stat(path, &st)) return error_set(err, ERR_NOT_FOUND, "there is no %s", path);
-    int rc = S_ISDIR(st.st_mode) ? read_folder(a, path, err) : read_file(a, path, hint, err);
+    int rc = S_ISDIR(st.st_mode) ? read_files(a, &(struct export_files){path, NULL}, path, err)
+                                 : read_file(a, path, hint, err);
     if (rc) annotations_release(a);
     return rc;
 }

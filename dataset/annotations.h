@@ -6,7 +6,7 @@
  * Failure  ERR_NOT_FOUND, ERR_IO, ERR_FORMAT for a file of no known kind. A row that cannot be read
  *          is a problem in the list, named with its line, and the rest is used.
  * Source   SkalskiP/make-sense (exporters): CSV of boxes, points, lines and tags, written without
- *          quotes; YOLO and VOC as folders of one file a picture; VGG and COCO JSON; tags JSON.
+ *          quotes; YOLO and VOC as archives of one file a picture; VGG and COCO JSON; tags JSON.
  *          Files re-saved by a spreadsheet (BOM, CRLF, semicolons, quotes) are read too.
  */
 #ifndef DATASET_ANNOTATIONS_H
@@ -63,7 +63,9 @@ struct annotations {
 /* Eight columns without header may be boxes (x,y,w,h) or lines (x1,y1,x2,y2). */
 enum annotation_hint { ANNOTATIONS_GUESS, ANNOTATIONS_ARE_BOXES, ANNOTATIONS_ARE_LINES };
 
-/* A file, or the folder that a YOLO (with labels.txt) or VOC archive was unpacked to. */
+/* A file, a YOLO or VOC archive (ZIP), or the folder that such a one was unpacked to. YOLO's class
+ * names, one a line, are labels.txt in the archive or beside the files or the archive. Out of an
+ * archive nothing is written; it may have 64 MiB, and 4 MiB a member, 256 MiB in all, unpacked. */
 int annotations_open(struct annotations *a, const char *path, enum annotation_hint hint,
                      struct error *err);
 void annotations_release(struct annotations *a);
@@ -80,7 +82,17 @@ int annotations_read_csv(struct annotations *a, char *text, enum annotation_hint
                          struct error *err);
 int annotations_read_json(struct annotations *a, const char *text, const char *path,
                           struct error *err);
-int annotations_read_yolo(struct annotations *a, const char *folder, struct error *err);
-int annotations_read_voc(struct annotations *a, const char *folder, struct error *err);
+/* Where the files of an export lie: in the folder, or, with `archive`, in that (the folder is then
+ * the archive's). */
+struct zip;
+struct export_files {
+    const char *folder;
+    const struct zip *archive;
+};
+bool annotations_files_have(const struct export_files *files, const char *extension);
+int annotations_read_yolo(struct annotations *a, const struct export_files *files,
+                          struct error *err);
+int annotations_read_voc(struct annotations *a, const struct export_files *files,
+                         struct error *err);
 
 #endif

@@ -1,4 +1,4 @@
-/* Exports of one file a picture: YOLO text and VOC XML, unpacked to a folder. */
+/* Exports of one file a picture: YOLO text and VOC XML, in a ZIP archive or unpacked to a folder. */
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,10 +7,12 @@
 #include "base/alloc.h"
 #include "base/buf.h"
 #include "base/str.h"
+#include "base/zip.h"
 #include "dataset/annotations.h"
 
 #define FILE_BYTES_MAX (4u << 20)
 #define FILES_MAX 20000
+#define ARCHIVE_BYTES_MAX ((size_t)256 << 20) /* of all that is unpacked */
 
 typedef void (*file_reader)(struct annotations *a, const char *name, char *text, void *context);
 
@@ -20,8 +22,8 @@ static int by_name(const void *a, const void *b)
 }
 
 /* Calls `read` for each file of the folder that ends in `extension`, in the order of names. */
-static int each_file(struct annotations *a, const char *folder, const char *extension,
-                     file_reader read, void *context, struct error *err)
+static int each_in_folder(struct annotations *a, const char *folder, const char *extension,
+                          file_reader read, void *context, struct error *err)
 {
     char **names = NULL;
     size_t count = 0;
@@ -50,6 +52,71 @@ static int each_file(struct annotations *a, const char *folder, const char *exte
     }
     free(names);
     return 0;
+}
+
+/* The member's name without folders; NULL for what is no file of the export. */
+static const char *member_name(const struct zip_entry *e)
+{
+    const char *slash = strrchr(e->name, '/'), *name = slash ? slash + 1 : e->name;
+    return !*name || *name == '.' || str_starts(e->name, "__MACOSX/") ? NULL : name;
+}
+
+/* The text of a member; NULL after saying why. All members together are bounded. */
+static char *member_text(struct annotations *a, const struct export_files *files,
+                         const struct zip_entry *e, size_t *left)
+{
+    struct buf bytes;
+    struct error problem;
+    size_t length;
+    buf_init(&bytes, *left < FILE_BYTES_MAX ? *left : FILE_BYTES_MAX);
+    if (zip_unpack(files->archive, e, &bytes, &problem)) {
+        annotations_problem(a, "%s", problem.text);
+        buf_release(&bytes);
+        return NULL;
+    }
+    *left -= bytes.length;
+    return (char *)buf_take(&bytes, &length);
+}
+
+static void each_in_archive(struct annotations *a, const struct export_files *files,
+                            const char *extension, file_reader read, void *context)
+{
+    size_t left = ARCHIVE_BYTES_MAX, count = 0;
+    for (size_t i = 0; i < files->archive->count && count < FILES_MAX; i++) {
+        const struct zip_entry *e = &files->archive->entry[i];
+        const char *name = member_name(e);
+        if (!name || !str_ends(name, extension) || !strcmp(name, "labels.txt")) continue;
+        char *text = member_text(a, files, e, &left);
+        count++;
+        if (text) read(a, name, text, context);
+        free(text);
+    }
+}
+
+static int each_file(struct annotations *a, const struct export_files *files, const char *extension,
+                     file_reader read, void *context, struct error *err)
+{
+    if (!files->archive) return each_in_folder(a, files->folder, extension, read, context, err);
+    each_in_archive(a, files, extension, read, context);
+    return 0;
+}
+
+bool annotations_files_have(const struct export_files *files, const char *extension)
+{
+    bool found = false;
+    if (files->archive) {
+        for (size_t i = 0; i < files->archive->count && !found; i++) {
+            const char *name = member_name(&files->archive->entry[i]);
+            found = name && str_ends(name, extension) && strcmp(name, "labels.txt") != 0;
+        }
+        return found;
+    }
+    DIR *dir = opendir(files->folder);
+    struct dirent *entry;
+    while (dir && !found && (entry = readdir(dir)))
+        found = str_ends(entry->d_name, extension) && strcmp(entry->d_name, "labels.txt") != 0;
+    if (dir) closedir(dir);
+    return found;
 }
 
 /* ---- YOLO ---- */
@@ -93,25 +160,42 @@ static void yolo_file(struct annotations *a, const char *name, char *text, void 
     free(stem);
 }
 
-int annotations_read_yolo(struct annotations *a, const char *folder, struct error *err)
+/* labels.txt: in the archive, beside the files or beside the archive; NULL: nowhere */
+static char *class_names(struct annotations *a, const struct export_files *files)
+{
+    struct buf bytes;
+    size_t length, left = FILE_BYTES_MAX;
+    for (size_t i = 0; files->archive && i < files->archive->count; i++) {
+        const char *name = member_name(&files->archive->entry[i]);
+        if (name && (!strcmp(name, "labels.txt") || !strcmp(name, "classes.txt")))
+            return member_text(a, files, &files->archive->entry[i], &left);
+    }
+    char *path = alloc_printf("%s/labels.txt", files->folder);
+    buf_init(&bytes, FILE_BYTES_MAX);
+    int rc = buf_read_file(&bytes, path, NULL);
+    free(path);
+    if (!rc) return (char *)buf_take(&bytes, &length);
+    buf_release(&bytes);
+    return NULL;
+}
+
+int annotations_read_yolo(struct annotations *a, const struct export_files *files,
+                          struct error *err)
 {
     struct labels labels = {0};
-    struct buf bytes;
-    char *path = alloc_printf("%s/labels.txt", folder);
-    buf_init(&bytes, FILE_BYTES_MAX);
+    char *text = class_names(a, files);
     a->format = ANNOTATIONS_YOLO;
-    if (buf_read_file(&bytes, path, NULL) == 0 && bytes.data) {
-        for (char *save, *line = strtok_r((char *)bytes.data, "\r\n", &save); line;
+    if (text) {
+        for (char *save, *line = strtok_r(text, "\r\n", &save); line;
              line = strtok_r(NULL, "\r\n", &save)) {
             labels.name = alloc_grow(labels.name, (size_t)labels.count + 1, sizeof *labels.name);
             labels.name[labels.count++] = alloc_string(line);
         }
     }
-    buf_release(&bytes);
-    int rc = each_file(a, folder, ".txt", yolo_file, &labels, err);
+    free(text);
+    int rc = each_file(a, files, ".txt", yolo_file, &labels, err);
     for (int i = 0; i < labels.count; i++) free(labels.name[i]);
     free(labels.name);
-    free(path);
     return rc;
 }
 
@@ -196,8 +280,8 @@ static void voc_file(struct annotations *a, const char *name, char *text, void *
     free(copy);
 }
 
-int annotations_read_voc(struct annotations *a, const char *folder, struct error *err)
+int annotations_read_voc(struct annotations *a, const struct export_files *files, struct error *err)
 {
     a->format = ANNOTATIONS_VOC;
-    return each_file(a, folder, ".xml", voc_file, NULL, err);
+    return each_file(a, files, ".xml", voc_file, NULL, err);
 }

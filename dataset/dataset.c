@@ -368,15 +368,23 @@ static int list_folder(char ***names, size_t *count, const char *folder, struct 
 
 static bool is_export(const char *name)
 {
-    return str_starts(name, "labels_") && (str_ends(name, ".csv") || str_ends(name, ".json"));
+    return str_starts(name, "labels_") &&
+           (str_ends(name, ".csv") || str_ends(name, ".json") || str_ends(name, ".zip"));
 }
 
 static int open_annotations(struct dataset *d, const struct dataset_options *o, char **names,
                             size_t count, struct error *err)
 {
     char *path = o->annotations && *o->annotations ? alloc_string(o->annotations) : NULL;
-    for (size_t i = 0; o->annotations && !path && i < count; i++)
-        if (is_export(names[i])) path = alloc_printf("%s/%s", o->folder, names[i]);
+    for (size_t i = 0; o->annotations && !*o->annotations && i < count; i++) {
+        if (!is_export(names[i])) continue;
+        if (path)
+            dataset_problem(d,
+                            "%s is not used: %s is the first export here (--annotations decides)",
+                            names[i], path);
+        else
+            path = alloc_printf("%s/%s", o->folder, names[i]);
+    }
     int rc = path ? annotations_open(&d->annotations, path, o->hint, err) : 0;
     for (int i = 0; i < d->annotations.problem_count; i++)
         dataset_problem(d, "%s", d->annotations.problem[i]);
@@ -445,7 +453,7 @@ int dataset_open(struct dataset *d, const struct dataset_options *o, struct erro
     }
     if (!rc) report_orphans(d, names, count);
     if (!rc && !d->count)
-        rc = error_set(err, ERR_INVALID, "%s holds no picture to train on%s%s", o->folder,
+        rc = error_set(err, ERR_NOT_FOUND, "%s holds no picture to train on%s%s", o->folder,
                        d->problem_count ? "; the first problem: " : "",
                        d->problem_count ? d->problem[0] : "");
     for (size_t i = 0; i < count; i++) free(names[i]);

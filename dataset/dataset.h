@@ -3,8 +3,8 @@
  *
  * Place    `kiln dataset check` shows it, diffusion/train reads it.
  * Owner    dataset_open / dataset_release around the caller's struct.
- * Failure  ERR_NOT_FOUND, ERR_IO; ERR_INVALID when nothing is left to train on. Everything that
- *          does not fit is a problem in the list, named; the rest is used.
+ * Failure  ERR_IO; ERR_NOT_FOUND also when nothing is left to train on. Everything that does not
+ *          fit is a problem in the list, named; the rest is used.
  * Source   captions as in kohya-ss/sd-scripts (NAME.txt, NAME.caption, folders REPEATS_words);
  *          matching and region crops: lora-training section 8.
  */

@@ -172,7 +172,8 @@ int main(int argc, char **argv)
     if (code || !e) return code ? code : 1;
     now_start();
     signal(SIGPIPE, SIG_IGN);
-    signal(SIGINT, SIG_IGN); /* the host decides: it cancels, or closes the pipe */
+    signal(SIGXFSZ, SIG_IGN); /* a file over the limit is an error with a name, not an end */
+    signal(SIGINT, SIG_IGN);  /* the host decides: it cancels, or closes the pipe */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     prctl(PR_SET_DUMPABLE, 0);
 

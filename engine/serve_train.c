@@ -18,32 +18,32 @@ struct training {
     double started;
 };
 
-static void send_progress(struct training *t, int64_t step, int64_t steps, double loss)
+static void send_progress(struct training *t, enum engine_phase phase, int64_t step, int64_t steps,
+                          double loss)
 {
     struct engine_msg m;
     channel_alive(&t->engine->channel);
     engine_msg_init(&m, ENGINE_PROGRESS, t->engine->channel.launch_id, t->job->job_id);
-    m.progress.phase = ENGINE_PHASE_TRAIN;
+    m.progress.phase = phase;
     m.progress.step = (int)step;
     m.progress.steps = (int)steps;
     m.progress.seconds = now_seconds() - t->started;
     m.progress.loss = loss;
+    m.progress.joules = energy_since(&t->energy);
     channel_send(&t->engine->channel, &m, NULL);
 }
 
 static void on_lora(void *context, const struct lora_train_progress *p)
 {
-    static const char train[] = "train";
-    struct training *t = context;
-    if (strcmp(p->phase, train))
-        channel_alive(&t->engine->channel);
-    else
-        send_progress(t, p->step, p->steps, p->loss);
+    enum engine_phase phase = !strcmp(p->phase, "train")    ? ENGINE_PHASE_TRAIN
+                              : !strcmp(p->phase, "encode") ? ENGINE_PHASE_TEXT
+                                                            : ENGINE_PHASE_SAMPLE;
+    send_progress(context, phase, p->step, p->steps, p->loss);
 }
 
 static void on_pocket(void *context, const struct pocket_progress *p)
 {
-    send_progress(context, p->step, p->steps, p->loss);
+    send_progress(context, ENGINE_PHASE_TRAIN, p->step, p->steps, p->loss);
 }
 
 static void on_note(void *context, const char *sentence)

@@ -160,6 +160,7 @@ static const struct field progress_fields[] = {
     F_INT(engine_progress, steps, 0, 1 << 30),
     F_NUMBER(engine_progress, seconds),
     F_NUMBER(engine_progress, loss),
+    F_NUMBER(engine_progress, joules),
     F_BLOB(engine_progress, preview),
     F_END,
 };
@@ -272,7 +273,7 @@ void engine_msg_init(struct engine_msg *m, enum engine_kind kind, uint64_t launc
         m->generate.quality = 95;
         break;
     case ENGINE_HELLO: m->hello.protocol = ENGINE_PROTOCOL; break;
-    case ENGINE_PROGRESS: m->progress.loss = NAN; break;
+    case ENGINE_PROGRESS: m->progress.loss = m->progress.joules = NAN; break;
     case ENGINE_RESULT: m->result.joules = NAN; break;
     case ENGINE_TRAINED: m->trained.joules = NAN; break;
     case ENGINE_ALCHEMY_RESULT:

@@ -169,6 +169,7 @@ struct engine_progress {
     int step, steps;
     double seconds;      /* since the job began to run */
     double loss;         /* training; NAN otherwise */
+    double joules;       /* training, since the job began; NAN: not measured */
     struct blob preview; /* small JPEG or PNG; data NULL: none */
 };
 

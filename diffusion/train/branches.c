@@ -27,6 +27,8 @@ bool lora_cover_find(const char *name, enum lora_cover *cover)
     return false;
 }
 
+#define F16_MAX 65504.f
+
 struct attach {
     struct branches *set;
     const struct lora_options *options;
@@ -190,6 +192,26 @@ void branches_strength(struct branches *set, double strength)
 }
 
 /* ---- the file ---- */
+
+int branches_check(const struct branches *set, struct error *err)
+{
+    for (int i = 0; i < 2 * set->count; i++) {
+        const struct branch_target *t = &set->item[i / 2];
+        int index = i % 2 ? t->up : t->down;
+        int64_t count = set->params->item[index].count;
+        float *values = alloc_try((size_t)count, sizeof *values);
+        if (!values) return error_set(err, ERR_NO_MEMORY, "no memory to check %s", t->kohya);
+        int rc = params_read(set->params, index, false, values, err);
+        for (int64_t j = 0; j < count && !rc; j++)
+            if (!(fabsf(values[j]) <= F16_MAX))
+                rc =
+                    error_set(err, ERR_INVALID, "a weight of %s is %g, which no LoRA file can hold",
+                              t->kohya, (double)values[j]);
+        free(values);
+        if (rc) return rc;
+    }
+    return 0;
+}
 
 static int half_of(const struct params *params, int index, uint16_t **half, struct error *err)
 {

@@ -60,6 +60,9 @@ int branches_attach_unet(struct branches *set, struct params *params, struct une
 void branches_release(struct branches *set, struct device *device);
 void branches_strength(struct branches *set, double strength); /* 0: the unchanged model */
 
+/* ERR_INVALID when a weight is no number or too large for the F16 of the file. */
+int branches_check(const struct branches *set, struct error *err);
+
 /* F16, kohya names with .alpha, or PEFT names; metadata as given. */
 enum lora_format { LORA_KOHYA, LORA_PEFT };
 int branches_save(const struct branches *set, const char *path, enum lora_format format,

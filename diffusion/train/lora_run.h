@@ -23,7 +23,8 @@ struct lora_run {
     struct objective objective;
     struct tape *tape;
     float *losses; /* of every step, [o->steps]; what a resumed run did not see is NAN */
-    int64_t done;
+    int64_t done;  /* steps of this process */
+    int64_t saved; /* the step of the last checkpoint; 0: none yet */
     int resolution;
     double started, average;
     size_t peak_bytes;

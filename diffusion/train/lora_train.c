@@ -353,14 +353,30 @@ static int checkpoint(struct lora_run *r, const char *state, const char *mark, i
                       struct error *err)
 {
     const struct safetensors_meta meta = {"training", mark};
-    int rc = params_save(&r->params, state, step, &meta, 1, err);
+    int rc = branches_check(&r->branches, err);
     if (!rc && step < r->o->steps) {
         char *path = lora_run_path(r, "-%06lld.safetensors", (long long)step);
         rc = lora_run_save(r, path, step, err);
         free(path);
     }
+    /* last: a state is there only when all that it stands for is */
+    if (!rc) rc = params_save(&r->params, state, step, &meta, 1, err);
+    if (!rc) r->saved = step;
     return rc ? error_wrap(err, rc, "the checkpoint of step %lld was not written", (long long)step)
               : 0;
+}
+
+/* What a run that stopped leaves behind. */
+static int tell_what_stays(const struct lora_run *r, int rc, struct error *err)
+{
+    if (!rc || rc == ERR_CANCELED || rc == ERR_NO_MEMORY || !err) return rc;
+    size_t length = strlen(err->text);
+    if (r->saved)
+        snprintf(err->text + length, sizeof err->text - length,
+                 "; the checkpoint of step %lld stays", (long long)r->saved);
+    else
+        snprintf(err->text + length, sizeof err->text - length, "; no checkpoint was written yet");
+    return rc;
 }
 
 /* ---- the run ---- */
@@ -374,9 +390,10 @@ static int train_steps(struct lora_run *r, struct error *err)
         .beta1 = .9, .beta2 = .999, .eps = 1e-8, .weight_decay = o->weight_decay, .clip = o->clip};
     char *mark = fingerprint(r), *state = lora_run_path(r, ".state");
     int rc = load_state(r, state, mark, err);
-    int64_t from = r->done;
+    int64_t from = r->saved = r->done;
     r->started = now_seconds();
     r->done = 0;
+    if (!rc) rc = lora_run_tell(r, "train", from, o->steps, err);
     for (int64_t step = from + 1; step <= o->steps && !rc; step++) {
         double loss;
         rc = params_zero_grad(&r->params, err);
@@ -385,7 +402,7 @@ static int train_steps(struct lora_run *r, struct error *err)
         if (!rc && !isfinite(loss))
             rc = error_set(err, ERR_INVALID,
                            "the loss of step %lld is not a number (learning rate "
-                           "%g): try a lower one; the last checkpoint stays",
+                           "%g): try a lower one",
                            (long long)step, adamw.lr);
         if (!rc) rc = params_update(&r->params, &adamw, step, 1, NULL, err);
         if (rc) break;
@@ -401,7 +418,7 @@ static int train_steps(struct lora_run *r, struct error *err)
     }
     free(mark);
     free(state);
-    return rc;
+    return tell_what_stays(r, rc, err);
 }
 
 /* Draws the prior's pictures with the model as it is before training. */

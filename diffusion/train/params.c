@@ -232,8 +232,9 @@ int params_update(struct params *p, const struct adamw *a, int64_t step, double 
     length *= grad_scale;
     if (norm) *norm = length;
     if (!isfinite(length))
-        return error_set(err, ERR_INVALID, "the gradient of step %lld is not a number",
-                         (long long)step);
+        return error_set(err, ERR_INVALID,
+                         "the gradient of step %lld is not a number (learning rate %g)",
+                         (long long)step, a->lr);
     if (a->clip > 0 && length > a->clip) grad_scale *= a->clip / length;
     for (int i = 0; i < p->count && !rc; i++) {
         struct param *item = &p->item[i];

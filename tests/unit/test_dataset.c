@@ -167,7 +167,7 @@ static void what_cannot_be_trained_on_is_named(void **state)
     assert_true(names(&d, "alone.txt is a caption without a picture"));
     dataset_release(&d);
     empty_folder();
-    assert_int_equal(dataset_open(&d, &o, &err), ERR_INVALID);
+    assert_int_equal(dataset_open(&d, &o, &err), ERR_NOT_FOUND);
     o.folder = "/tmp/kiln-no-such-folder";
     assert_int_equal(dataset_open(&d, &o, &err), ERR_NOT_FOUND);
 }
