@@ -216,3 +216,68 @@ void horde_alchemy_result_release(struct horde_alchemy_result *r)
     arena_release(&r->memory);
     memset(r, 0, sizeof *r);
 }
+
+/* ---- words ---- */
+
+static void read_words(struct reader *r, const char *group, const json_t *list,
+                       struct horde_words *to)
+{
+    size_t i;
+    const json_t *o;
+    if (!json_is_array(list)) reader_fail(r, ERR_FORMAT, "a group is no list");
+    json_array_foreach(list, i, o)
+    {
+        if (r->rc) return;
+        if (to->count == HORDE_WORDS_MAX) {
+            reader_fail(r, ERR_FORMAT, "more than %d words", HORDE_WORDS_MAX);
+            return;
+        }
+        struct alchemy_word *w = &to->list[to->count];
+        w->group = group;
+        w->text = reader_text(r, o, "text", 1000, &to->memory);
+        w->confidence = reader_f64(r, o, "confidence", -1e6, 1e6, 0);
+        if (!r->rc && !w->text) reader_fail(r, ERR_FORMAT, "a word has no text");
+        to->count++;
+    }
+}
+
+int horde_words_parse(struct horde_words *words, const char *json, size_t length, struct error *err)
+{
+    struct reader r;
+    struct horde_words read = {0};
+    const char *key;
+    json_t *list;
+    arena_init(&read.memory, READER_MEMORY_MAX);
+    int rc = reader_open(&r, "the interrogation", json, length, err);
+    if (!rc) {
+        if (!json_is_object(r.root)) reader_fail(&r, ERR_FORMAT, "not an object");
+        read.list = reader_memory(&r, &read.memory, HORDE_WORDS_MAX, sizeof *read.list);
+        json_object_foreach(r.root, key, list)
+        {
+            char *group = r.rc ? NULL : reader_memory(&r, &read.memory, strlen(key) + 1, 1);
+            if (!group) break;
+            strcpy(group, key);
+            read_words(&r, group, list, &read);
+        }
+        rc = reader_close(&r);
+    }
+    if (rc)
+        horde_words_release(&read);
+    else
+        *words = read;
+    return rc;
+}
+
+void horde_words_release(struct horde_words *w)
+{
+    arena_release(&w->memory);
+    memset(w, 0, sizeof *w);
+}
+
+int64_t alchemy_price_milli(enum alchemy_form f, int tiles, bool slow_workers)
+{
+    int64_t reward = alchemy_form_result(f) == ALCHEMY_IMAGE ? 3000 * (int64_t)tiles
+                     : f == ALCHEMY_INTERROGATION            ? 3000
+                                                             : 1000;
+    return reward + (slow_workers ? 2000 : 1000);
+}

@@ -130,4 +130,18 @@ int horde_alchemy_result_parse(struct horde_alchemy_result *r, const char *body,
                                struct error *err);
 void horde_alchemy_result_release(struct horde_alchemy_result *r);
 
+/* An interrogation's result, `result` above: lists of {text, confidence} by group. Groups that are not lists
+ * and words without a text are ERR_FORMAT. */
+struct horde_words {
+    struct arena memory;
+    struct alchemy_word *list; /* in the order of the answer */
+    int count;
+};
+#define HORDE_WORDS_MAX 2000
+int horde_words_parse(struct horde_words *w, const char *json, size_t length, struct error *err);
+void horde_words_release(struct horde_words *w);
+
+/* Thousandths of a kudo that the requester pays for a form of one 512 x 512 tile (horde-api 12.1, 12.2). */
+int64_t alchemy_price_milli(enum alchemy_form f, int tiles, bool slow_workers);
+
 #endif
