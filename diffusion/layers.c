@@ -108,6 +108,12 @@ struct tensor norm_group(struct pass *p, struct norm *m, struct tensor x, int64_
     return op_group_norm(p, x, &m->w, &m->b, groups, eps, act);
 }
 
+struct tensor norm_group_over(struct pass *p, struct norm *m, struct tensor x, int64_t groups,
+                              double eps, enum activation act)
+{
+    return op_group_norm_over(p, x, &m->w, &m->b, groups, eps, act);
+}
+
 struct tensor norm_layer(struct pass *p, struct norm *m, struct tensor x, double eps)
 {
     return op_layer_norm(p, x, &m->w, &m->b, eps);

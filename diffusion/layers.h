@@ -57,6 +57,9 @@ struct tensor layer_attention(struct pass *p, struct layer *q, struct layer *k, 
                               struct tensor x, int64_t heads);
 struct tensor norm_group(struct pass *p, struct norm *m, struct tensor x, int64_t groups,
                          double eps, enum activation act);
+/* Over x itself, unless a tape may need it. */
+struct tensor norm_group_over(struct pass *p, struct norm *m, struct tensor x, int64_t groups,
+                              double eps, enum activation act);
 struct tensor norm_layer(struct pass *p, struct norm *m, struct tensor x, double eps);
 
 /* An adapter without weights (data NULL), in front of the layer's list; fill and keep it. */

@@ -15,8 +15,6 @@
 #include "diffusion/sample/schedule.h"
 #include "diffusion/vae/taesd.h"
 
-/* Pictures past so many latents (1024 x 1024 pixels) go through the VAE in tiles. */
-#define VAE_TILE 128
 #define NOTES_MAX 64
 
 void run_note(struct run *run, const char *format, ...)
@@ -245,8 +243,8 @@ int run_encode_picture(struct run *run, const float *rgb, int width, int height,
                          "%s: its VAE has no encoder, which a source image "
                          "needs",
                          m->info.path);
-    return vae_encode_picture(&m->vae, &m->memory, m->vae_dtype, VAE_TILE, rgb, 1, height, width,
-                              latent, &run->result->peak_bytes, err);
+    return vae_encode_picture(&m->vae, &m->memory, m->vae_dtype, VAE_TILE_AUTO, rgb, 1, height,
+                              width, latent, &run->result->peak_bytes, err);
 }
 
 /* What an inpainting network sees besides the noise: mask, and the picture without what is new. */
@@ -374,7 +372,7 @@ static int decode_one(struct run *run, const float *latent, float *rgb, struct e
     int64_t f = vae_factor(&m->vae), h = run->r->height_px / f, w = run->r->width_px / f;
     size_t count = (size_t)run->r->height_px * (size_t)run->r->width_px * 3;
     /* a picture that closes on itself cannot be cut */
-    int tile = run->r->tiling ? 0 : VAE_TILE;
+    int tile = run->r->tiling ? 0 : VAE_TILE_AUTO;
     enum dtype tries[2] = {m->vae_dtype, DTYPE_F32};
     if (m->taesd)
         return taesd_decode_picture(m->taesd, &m->memory, m->vae_dtype, latent, h, w, rgb, err);

@@ -118,10 +118,11 @@ static void norm_note(struct pass *p, struct tensor *y, tape_undo undo, const st
     if (room) *room = *s;
 }
 
-struct tensor op_group_norm(struct pass *p, struct tensor x, struct weight *gamma,
-                            struct weight *beta, int64_t groups, double eps, enum activation act)
+static struct tensor group_norm(struct pass *p, struct tensor x, struct weight *gamma,
+                                struct weight *beta, int64_t groups, double eps,
+                                enum activation act, bool over)
 {
-    struct tensor y = op_shape(x.dtype, x.rank, x.dim);
+    struct tensor y = over ? x : op_shape(x.dtype, x.rank, x.dim);
     struct norm_saved s = {
         .x = x, .gamma = gamma, .beta = beta, .groups = groups, .eps = eps, .act = act};
     if (!op_check_dtype(p, "group_norm", x, x)) return y;
@@ -137,7 +138,7 @@ struct tensor op_group_norm(struct pass *p, struct tensor x, struct weight *gamm
         return y;
     }
     struct group_norm_args args;
-    if (!op_fresh(p, "group_norm", &y)) return y;
+    if (over ? !op_into(p, "group_norm", &y, x, x) : !op_fresh(p, "group_norm", &y)) return y;
     if (!norm_statistics(p, &s, x.dim[0] * groups) || !group_norm_args_of(p, &args, &s)) {
         y.data = NULL;
         return y;
@@ -145,6 +146,19 @@ struct tensor op_group_norm(struct pass *p, struct tensor x, struct weight *gamm
     args.y = y.data;
     if (op_call(p, &y, group_norm, &args)) norm_note(p, &y, group_norm_undo, &s);
     return y;
+}
+
+struct tensor op_group_norm(struct pass *p, struct tensor x, struct weight *gamma,
+                            struct weight *beta, int64_t groups, double eps, enum activation act)
+{
+    return group_norm(p, x, gamma, beta, groups, eps, act, false);
+}
+
+struct tensor op_group_norm_over(struct pass *p, struct tensor x, struct weight *gamma,
+                                 struct weight *beta, int64_t groups, double eps,
+                                 enum activation act)
+{
+    return group_norm(p, x, gamma, beta, groups, eps, act, true);
 }
 
 struct tensor op_layer_norm(struct pass *p, struct tensor x, struct weight *gamma,

@@ -54,6 +54,10 @@ void op_conv2d_into(struct pass *p, struct tensor *y, struct tensor x, struct we
 /* x [N,..,C]; act ACT_NONE or ACT_SILU. gamma/beta [C]. */
 struct tensor op_group_norm(struct pass *p, struct tensor x, struct weight *gamma,
                             struct weight *beta, int64_t groups, double eps, enum activation act);
+/* Over x itself, unless a tape may need it. */
+struct tensor op_group_norm_over(struct pass *p, struct tensor x, struct weight *gamma,
+                                 struct weight *beta, int64_t groups, double eps,
+                                 enum activation act);
 /* over the last axis; gamma and beta may be NULL */
 struct tensor op_layer_norm(struct pass *p, struct tensor x, struct weight *gamma,
                             struct weight *beta, double eps);

@@ -10,9 +10,6 @@
 #include "diffusion/train/objective.h"
 #include "image/resize.h"
 
-/* Latents of so many a side and more go through the VAE in tiles. */
-#define VAE_TILE 128
-
 static int take_ids(const struct cache *c, struct cached_text *text, struct error *err)
 {
     const struct text_side *side = &c->model->text;
@@ -99,8 +96,8 @@ static float *encode(struct cache *c, const struct pixels *p, bool flip, struct 
                     1;
             }
     if (!rc)
-        rc = vae_encode_picture(&m->vae, &m->memory, m->vae_dtype, VAE_TILE, picture, 1, p->height,
-                                p->width, planes, NULL, err);
+        rc = vae_encode_picture(&m->vae, &m->memory, m->vae_dtype, VAE_TILE_AUTO, picture, 1,
+                                p->height, p->width, planes, NULL, err);
     for (size_t i = 0; i < area && !rc; i++)
         for (size_t k = 0; k < channels; k++) latent[i * channels + k] = planes[k * area + i];
     free(picture);

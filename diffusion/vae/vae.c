@@ -37,16 +37,40 @@ static struct tensor res_block(struct pass *p, const void *context, const struct
     return y;
 }
 
+/* Without a tape x is not needed afterwards, and pictures are large: the sum goes over x where it fits, else
+ * the norm does. */
+static struct tensor res_over(struct pass *p, struct vae_res *m, struct tensor x)
+{
+    struct conv_shape three = same(m->vae, 3);
+    struct tensor y = x;
+    if (m->in != m->out)
+        y = pass_tensor(p, p->dtype, 4, TENSOR_DIM(x.dim[0], x.dim[1], x.dim[2], m->out));
+    size_t mark = pass_open_scope(p);
+    struct tensor h;
+    if (m->in != m->out) {
+        layer_conv_into(p, &m->skip, &y, x, conv_same(1), NULL);
+        h = norm_group_over(p, &m->norm1, x, m->groups, eps(m->vae), ACT_SILU);
+    } else {
+        h = norm_group(p, &m->norm1, x, m->groups, eps(m->vae), ACT_SILU);
+    }
+    h = layer_conv(p, &m->conv1, h, three, NULL);
+    h = norm_group_over(p, &m->norm2, h, m->groups, eps(m->vae), ACT_SILU);
+    layer_conv_into(p, &m->conv2, &y, h, three, &(struct fuse){.add = y});
+    pass_close_scope(p, mark);
+    return y;
+}
+
+/* x must be the caller's own: it is written over. */
 static struct tensor res(struct pass *p, struct vae_res *m, struct tensor x)
 {
-    return tape_checkpoint(p, res_block, m, &x, 1);
+    return p->tape ? tape_checkpoint(p, res_block, m, &x, 1) : res_over(p, m, x);
 }
 
 static struct tensor attention(struct pass *p, struct vae *m, struct vae_attention *a,
                                struct tensor x)
 {
     int64_t n = x.dim[0], rows = x.dim[1] * x.dim[2], c = x.dim[3];
-    struct tensor y = pass_tensor_like(p, x);
+    struct tensor y = p->tape ? pass_tensor_like(p, x) : x;
     size_t mark = pass_open_scope(p);
     struct conv_shape point = conv_same(1);
     struct tensor h = norm_group(p, &a->norm, x, m->config.groups, eps(m), ACT_NONE);
@@ -67,23 +91,31 @@ static struct tensor middle(struct pass *p, struct vae *m, struct vae_half *half
     return res(p, &half->mid2, h);
 }
 
-/* One level of the decoder into memory that outlives what it needed: pictures are large here. The
- * last level goes on to the picture itself. */
-static struct tensor level_up(struct pass *p, struct vae *m, int i, struct tensor x)
+/* The decoder down to level i. A level's result has its memory before those above it begin, so that
+ * theirs is free when it is read: pictures are large here. The last level goes on to the picture itself. */
+static struct tensor decode_level(struct pass *p, struct vae *m, int i, struct tensor z)
 {
     struct vae_half *half = &m->decoder;
-    int64_t times = i > 0 ? 2 : 1, out = i > 0 ? m->config.channels[i] : 3;
+    int64_t times = (int64_t)1 << (m->config.levels - (i > 0 ? i : 1));
+    int64_t out = i > 0 ? m->config.channels[i] : 3;
     struct tensor y =
-        pass_tensor(p, p->dtype, 4, TENSOR_DIM(x.dim[0], x.dim[1] * times, x.dim[2] * times, out));
+        pass_tensor(p, p->dtype, 4, TENSOR_DIM(z.dim[0], z.dim[1] * times, z.dim[2] * times, out));
     size_t mark = pass_open_scope(p);
-    struct tensor h = x;
+    struct tensor h;
+    if (i + 1 < m->config.levels) {
+        h = decode_level(p, m, i + 1, z);
+    } else {
+        h = m->config.quant ? layer_conv(p, &m->post_quant, z, conv_same(1), NULL) : z;
+        h = layer_conv(p, &half->conv_in, h, same(m, 3), NULL);
+        h = middle(p, m, half, h);
+    }
     for (int j = 0; j <= m->config.blocks; j++) h = res(p, &half->block[i][j], h);
     struct conv_shape three = same(m, 3);
     if (i > 0) {
         three.upsample = 2;
         layer_conv_into(p, &half->resample[i], &y, h, three, NULL);
     } else {
-        h = norm_group(p, &half->norm_out, h, m->config.groups, eps(m), ACT_SILU);
+        h = norm_group_over(p, &half->norm_out, h, m->config.groups, eps(m), ACT_SILU);
         layer_conv_into(p, &half->conv_out, &y, h, three, NULL);
     }
     pass_close_scope(p, mark);
@@ -92,11 +124,7 @@ static struct tensor level_up(struct pass *p, struct vae *m, int i, struct tenso
 
 struct tensor vae_decode(struct pass *p, struct vae *m, struct tensor z)
 {
-    struct tensor h = m->config.quant ? layer_conv(p, &m->post_quant, z, conv_same(1), NULL) : z;
-    h = layer_conv(p, &m->decoder.conv_in, h, same(m, 3), NULL);
-    h = middle(p, m, &m->decoder, h);
-    for (int i = m->config.levels - 1; i >= 0; i--) h = level_up(p, m, i, h);
-    return h;
+    return decode_level(p, m, 0, z);
 }
 
 static struct tensor level_down(struct pass *p, struct vae *m, int i, struct tensor x)

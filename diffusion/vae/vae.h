@@ -81,10 +81,12 @@ struct tensor vae_encode(struct pass *p, struct vae *m, struct tensor x);
 
 /*
  * Host to host, with bounded memory: pictures of more than tile x tile latents are cut into
- * tiles that overlap by a quarter and are blended linearly; tile 0: never. Latents are NCHW floats on the
+ * tiles that overlap by a quarter and are blended linearly, with norms of their own; tile 0: never.
+ * VAE_TILE_AUTO: whole where memory allows it (three maps of full size), else tiles of 128. Latents are NCHW floats on the
  * UNet's scale, pictures NHWC floats in [-1,1]. `memory` is the caller's and is used for passes of
  * `dtype`.
  */
+#define VAE_TILE_AUTO (-1)
 int vae_decode_picture(struct vae *m, struct pass_memory *memory, enum dtype dtype, int tile,
                        const float *latent, int64_t n, int64_t h, int64_t w, float *picture,
                        size_t *peak_bytes, struct error *err);

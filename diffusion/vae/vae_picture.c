@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/free_memory.h"
 #include "diffusion/vae/vae.h"
 
 struct job {
@@ -41,6 +42,19 @@ static int encode_one(const struct job *job, const float *rgb, int64_t h, int64_
     t = op_scale(&p, op_slice(&p, vae_encode(&p, job->m, t), 0, c), job->m->config.scale);
     pass_output(&p, mean, t);
     return done(job, &p, err);
+}
+
+#define TILE 128 /* latents: 1024 x 1024 pixels */
+
+/* Whether a picture's maps have room: the first block of full size holds its input, its result, one map
+ * between. A device without host memory says so itself. */
+static bool fits(const struct job *job, int64_t latents)
+{
+    const struct vae_config *c = &job->m->config;
+    if (latents <= TILE * TILE || !job->memory->device->host_memory) return true;
+    size_t pixels = (size_t)(latents * vae_factor(job->m) * vae_factor(job->m));
+    size_t channels = (size_t)(c->channels[c->levels > 1] + 2 * c->channels[0]);
+    return pixels * channels * dtype_bytes(job->dtype) <= free_memory_bytes() / 4 * 3;
 }
 
 /* Where tile k of a side of `total` starts: tiles are `tile` long, a quarter of it shared. */
@@ -99,6 +113,12 @@ static int tiled(const struct job *job, tile_work work, struct grid in_grid, con
                  int64_t tile, struct error *err)
 {
     int64_t lh = in_grid.h / in_scale, lw = in_grid.w / in_scale;
+    if (tile == VAE_TILE_AUTO) {
+        bool small = lh * lw <= TILE * TILE;
+        int rc = fits(job, lh * lw) ? work(job, in, in_grid.h, in_grid.w, out, err) : ERR_NO_MEMORY;
+        if (rc != ERR_NO_MEMORY || small) return rc;
+        tile = TILE;
+    }
     if (tile <= 0 || lh * lw <= tile * tile) return work(job, in, in_grid.h, in_grid.w, out, err);
     int64_t th = lh < tile ? lh : tile, tw = lw < tile ? lw : tile;
     float *part = alloc_try((size_t)(th * tw * in_scale * in_scale * in_grid.c), sizeof *part);

@@ -212,6 +212,10 @@ static void fused_is_composed(void **state)
         op_conv2d(p, op_upsample(p, x, 10, 6), &b->conv, NULL, conv_same(3), NULL);
     same_bits(b, op_conv2d(p, x, &b->conv, NULL, folded, NULL), large);
     struct tensor norm = op_group_norm(p, x, &b->vector4, &b->gamma16, 2, 1e-5, ACT_NONE);
+    struct tensor copy = op_scale(p, x, 1);
+    struct tensor over = op_group_norm_over(p, copy, &b->vector4, &b->gamma16, 2, 1e-5, ACT_NONE);
+    assert_true(over.data == copy.data);
+    same_bits(b, over, norm);
     same_bits(b, op_group_norm(p, x, &b->vector4, &b->gamma16, 2, 1e-5, ACT_SILU),
               op_activation(p, norm, ACT_SILU));
     struct tensor flat = tensor_view_3d(x, 2, 15, 4); /* a 1x1 convolution is a linear layer */
