@@ -55,7 +55,30 @@ static int start_job(struct run *r, struct error *err)
     m.generate.format =
         str_ends(r->options.output, ".webp") ? ENGINE_FORMAT_WEBP : ENGINE_FORMAT_PNG;
     m.generate.quality = 95;
+    m.generate.preview_every_steps = r->options.preview ? r->options.preview_every : 0;
     return local_engine_send(&r->engine, &m, err);
+}
+
+/* Into the file, whole at every moment; or on the terminal. A preview that fails is no failure. */
+static void show_preview(struct run *r, const struct blob *png)
+{
+    bool drawn = str_equal(r->options.preview, "-");
+    char *path = drawn ? alloc_printf("%s.preview.png", r->options.output)
+                       : alloc_string(r->options.preview);
+    char *fresh = alloc_printf("%s.new", path);
+    struct buf b;
+    buf_init(&b, FRAME_ENGINE_MAX);
+    int rc = buf_append(&b, png->data, png->length, NULL);
+    if (!rc) rc = buf_write_file(&b, fresh, 0644, NULL);
+    if (!rc && rename(fresh, path) == 0 && drawn) {
+        progress_end(&r->progress);
+        picture_show(path, 32, 0, NULL);
+        fflush(stdout);
+        unlink(path);
+    }
+    buf_release(&b);
+    free(fresh);
+    free(path);
 }
 
 static int wait_for_result(struct run *r, struct engine_msg *m, struct error *err)
@@ -64,6 +87,8 @@ static int wait_for_result(struct run *r, struct engine_msg *m, struct error *er
         int rc = local_engine_next(&r->engine, m, JOB, err);
         if (rc) return rc;
         if (m->kind == ENGINE_RESULT) return 0;
+        if (m->kind == ENGINE_PROGRESS && m->progress.preview.data)
+            show_preview(r, &m->progress.preview);
         if (m->kind == ENGINE_PROGRESS)
             progress_show(&r->progress, engine_phase_name(m->progress.phase), m->progress.step,
                           m->progress.steps);

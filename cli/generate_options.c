@@ -65,6 +65,8 @@ const char generate_usage[] =
     "      --config FILE        with --horde: the bridgeData.yaml that holds the key\n"
     "      --horde-url URL      with --horde: another server\n"
     "      --no-provenance      write no parameters and no trace into the picture\n"
+    "      --preview FILE.png   the picture as it grows, written again and again; -: the terminal\n"
+    "      --preview-every N    steps between previews (1)\n"
     "      --show               draw the picture in the terminal\n"
     "      --json               say what was made as JSON\n"
     "  -q, --quiet              no progress\n"
@@ -112,6 +114,8 @@ enum option_id {
     OPT_CONFIG,
     OPT_HORDE_URL,
     OPT_NO_PROVENANCE,
+    OPT_PREVIEW,
+    OPT_PREVIEW_EVERY,
     OPT_SHOW,
     OPT_JSON
 };
@@ -163,6 +167,8 @@ static const struct option options[] = {
     {"config", required_argument, NULL, OPT_CONFIG},
     {"horde-url", required_argument, NULL, OPT_HORDE_URL},
     {"no-provenance", no_argument, NULL, OPT_NO_PROVENANCE},
+    {"preview", required_argument, NULL, OPT_PREVIEW},
+    {"preview-every", required_argument, NULL, OPT_PREVIEW_EVERY},
     {"show", no_argument, NULL, OPT_SHOW},
     {"json", no_argument, NULL, OPT_JSON},
     {0},
@@ -170,7 +176,7 @@ static const struct option options[] = {
 
 void generate_options_init(struct generate_options *o)
 {
-    *o = (struct generate_options){.precision = "auto"};
+    *o = (struct generate_options){.precision = "auto", .preview_every = 1};
     image_request_init(&o->request);
     o->request.expert_prompt = o->request.strict = true;
 }
@@ -375,6 +381,8 @@ static int take_option(struct generate_options *o, int id, const char *arg, stru
     case OPT_CONFIG: o->config = arg; return 0;
     case OPT_HORDE_URL: o->horde_url = arg; return 0;
     case OPT_NO_PROVENANCE: o->no_provenance = true; return 0;
+    case OPT_PREVIEW: o->preview = arg; return 0;
+    case OPT_PREVIEW_EVERY: return take_int(&o->preview_every, "preview-every", arg, err);
     case OPT_SHOW: o->show = true; return 0;
     case OPT_JSON: o->json = true; return 0;
     default: return error_set(err, ERR_INVALID, "an option is unknown or lacks its value");
@@ -415,6 +423,11 @@ static int finish(struct generate_options *o, bool denoise_given, struct error *
     if (!o->output) return error_set(err, ERR_INVALID, "-o OUT.png is missing");
     if (!str_ends(o->output, ".png") && !str_ends(o->output, ".webp"))
         return error_set(err, ERR_INVALID, "-o %s: the name must end in .png or .webp", o->output);
+    if (o->preview && o->preview_every < 1)
+        return error_set(err, ERR_INVALID, "--preview-every %d is not at least 1",
+                         o->preview_every);
+    if (o->preview && !str_equal(o->preview, "-") && !str_ends(o->preview, ".png"))
+        return error_set(err, ERR_INVALID, "--preview %s: FILE.png or - is expected", o->preview);
     static const char *const precisions[] = {"auto", "fp32", "bf16", "fp16", NULL};
     bool known = false;
     for (int i = 0; precisions[i]; i++) known = known || str_equal(o->precision, precisions[i]);

@@ -12,6 +12,7 @@
 #include "base/str.h"
 #include "diffusion/hires.h"
 #include "diffusion/pipeline_run.h"
+#include "diffusion/preview.h"
 #include "diffusion/sample/schedule.h"
 #include "diffusion/vae/taesd.h"
 
@@ -49,13 +50,32 @@ int run_stopped(struct error *err)
     return error_set(err, ERR_CANCELED, "stopped on request");
 }
 
+static int to_pixels(struct pixels *p, const float *rgb, int width, int height, struct error *err);
+
 /* ---- sampling ---- */
+
+/* By the tiny decoder when there is one; what cannot be shown is not. */
+static void show_preview(struct run *run, const float *latent)
+{
+    struct model *m = run->m;
+    struct pixels picture = {0};
+    int w = run->latent_width, h = run->latent_height, f = vae_factor(&m->vae), rc = 1;
+    float *rgb = m->taesd ? alloc_try((size_t)(w * f) * (size_t)(h * f), 3 * sizeof *rgb) : NULL;
+    if (rgb) rc = taesd_decode_picture(m->taesd, &m->memory, m->vae_dtype, latent, h, w, rgb, NULL);
+    if (!rc) rc = to_pixels(&picture, rgb, w * f, h * f, NULL);
+    if (!rgb) rc = preview_linear(&picture, m->info.family, latent, w, h, NULL);
+    if (!rc) run->hooks->preview(run->hooks->context, &picture);
+    pixels_release(&picture);
+    free(rgb);
+}
 
 static int step_done(void *context, int step, int steps, const float *denoised, struct error *err)
 {
     struct run *run = context;
     int done = run->steps_done + step + 1;
     run->pass_steps = steps;
+    int every = run->hooks && run->hooks->preview ? run->hooks->preview_every : 0;
+    if (every && done % every == 0) show_preview(run, denoised);
     run_progress(run, PHASE_SAMPLE, done, run->steps_all > done ? run->steps_all : done);
     return run_canceled(run) ? run_stopped(err) : 0;
 }
@@ -195,6 +215,8 @@ int sampling_pass_run(struct run *run, const struct sampling_pass *pass, float *
                       struct error *err)
 {
     struct sampling s = {0};
+    run->latent_width = pass->width / vae_factor(&run->m->vae);
+    run->latent_height = pass->height / vae_factor(&run->m->vae);
     noise_init(&s.noise, run->r->noise, run->r->seed);
     int rc = sampling_prepare(run, pass, &s, err);
     if (!rc) {

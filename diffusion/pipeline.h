@@ -45,6 +45,9 @@ struct pipeline_hooks {
     void *context;
     void (*progress)(void *context, const struct pipeline_progress *progress);
     bool (*canceled)(void *context);
+    /* After every so many steps, the first picture as it looks then; 0: never. */
+    int preview_every;
+    void (*preview)(void *context, const struct pixels *picture);
     const char *annotators; /* folder of their checkpoints (control/annotator.h); NULL: none */
 };
 

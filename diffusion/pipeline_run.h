@@ -42,6 +42,7 @@ struct run {
 
     int steps_done, steps_all; /* for progress, over all passes */
     int pass_steps;            /* of the pass that runs now */
+    int latent_width, latent_height;
 };
 
 /* One sampling of the whole batch. */

@@ -13,6 +13,7 @@ struct generate {
     struct engine *engine;
     const struct engine_msg *job;
     double started, deadline; /* now_seconds; deadline 0: none */
+    struct buf preview;       /* a PNG that the next progress takes along */
 };
 
 static void on_progress(void *context, const struct pipeline_progress *progress)
@@ -31,7 +32,17 @@ static void on_progress(void *context, const struct pipeline_progress *progress)
     m.progress.step = progress->step;
     m.progress.steps = progress->steps;
     m.progress.seconds = now_seconds() - g->started;
+    m.progress.preview = (struct blob){g->preview.data, g->preview.length};
     channel_send(&g->engine->channel, &m, NULL);
+    buf_release(&g->preview);
+}
+
+static void on_preview(void *context, const struct pixels *picture)
+{
+    struct generate *g = context;
+    buf_release(&g->preview);
+    buf_init(&g->preview, FRAME_ENGINE_MAX / 4);
+    if (codec_encode(&g->preview, IMAGE_PNG, picture, 0, NULL, NULL)) buf_release(&g->preview);
 }
 
 static bool on_canceled(void *context)
@@ -103,7 +114,12 @@ static int generate(struct generate *g, struct engine_result *result, struct pip
                     struct error *err)
 {
     const struct engine_generate *job = &g->job->generate;
-    struct pipeline_hooks hooks = {g, on_progress, on_canceled, g->engine->annotators};
+    struct pipeline_hooks hooks = {.context = g,
+                                   .progress = on_progress,
+                                   .canceled = on_canceled,
+                                   .preview_every = job->preview_every_steps,
+                                   .preview = on_preview,
+                                   .annotators = g->engine->annotators};
     struct model *model;
     struct energy energy;
     energy_start(&energy);
@@ -160,6 +176,7 @@ int serve_generate(struct engine *e, const struct engine_msg *job)
         channel_send_error(&e->channel, job->job_id, &err, false);
     for (int i = 0; i < m->result.image_count; i++) free(m->result.images[i].bytes.data);
     pipeline_result_release(&made);
+    buf_release(&g.preview);
     free(m);
     return rc == ERR_DEVICE ? rc : 0;
 }

@@ -47,7 +47,8 @@ int annotator_map(struct pixels *to, const struct pixels *from, const char *type
     if (!annotator_find(type, &kind))
         return error_set(err, ERR_UNSUPPORTED,
                          "control type \"%s\" has no annotator here: send the finished map "
-                         "(image_is_control)",
+                         "(image_is_control), or use canny, scribble, fakescribbles, lineart, "
+                         "tile, color, hough, hed",
                          shown);
     char *file = find_file(folder, kind);
     if (!file)

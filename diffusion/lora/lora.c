@@ -69,7 +69,9 @@ static int merge(struct lora_set *s, struct weight *w, const struct lora_module 
     if (!base) return error_set(err, ERR_NO_MEMORY, "no memory to merge %s", m->base);
     dtype_convert(base, DTYPE_F32, w->k.data, w->k.dtype, n);
     int rc = 0;
-    if (bias == LORA_DIFF_B) {
+    if (bias == LORA_IA3) {
+        rc = lora_scale_bias(base, n, m, strength, err);
+    } else if (bias == LORA_DIFF_B) {
         const struct safetensors_entry *e = m->tensor[LORA_DIFF_B];
         if ((int64_t)(e->bytes / dtype_bytes(e->dtype)) != n)
             rc = error_set(err, ERR_FORMAT, "the shapes of %s do not fit its place", m->base);
@@ -151,6 +153,12 @@ static bool has_pair(const struct lora_module *m)
     return m->tensor[LORA_DOWN] && m->tensor[LORA_UP];
 }
 
+static bool lora_scales_bias(const struct lora_module *m)
+{
+    const struct safetensors_entry *e = m->tensor[LORA_IA3];
+    return e && !(e->rank > 1 && e->dim[0] == 1 && e->dim[1] != 1);
+}
+
 static int apply_module(struct lora_set *s, const struct lora_target *t,
                         const struct lora_module *m, double strength, struct error *err)
 {
@@ -159,8 +167,10 @@ static int apply_module(struct lora_set *s, const struct lora_target *t,
     int rc = 0;
     if (has_pair(m) && !m->tensor[LORA_MAGNITUDE] && t->layer)
         rc = attach(s, t->layer, m, strength, err);
-    else if (has_pair(m) || factors || m->tensor[LORA_DIFF])
+    else if (has_pair(m) || factors || m->tensor[LORA_DIFF] || lora_depends(m))
         rc = merge(s, t->w, m, LORA_DIFF, strength, err);
+    if (!rc && lora_scales_bias(m) && t->b && weight_present(t->b))
+        rc = merge(s, t->b, m, LORA_IA3, strength, err);
     if (!rc && m->tensor[LORA_DIFF_B] && t->b && weight_present(t->b))
         rc = merge(s, t->b, m, LORA_DIFF_B, strength, err);
     return rc;
@@ -199,7 +209,7 @@ static int check_file(const struct lora_set *s, const struct lora_file *f, int *
             fail->code = "parse_failed";
             return error_set(&fail->error, ERR_UNSUPPORTED,
                              "%s is of a kind that Kiln does not apply "
-                             "(GLoRA or IA3: %s)",
+                             "(OFT, BOFT or VeRA as PEFT writes them: %s)",
                              weight_store_path(f->store), m->base);
         }
         const struct lora_target *t = lora_table_find(s->table, m->part, m->name);

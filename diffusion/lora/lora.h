@@ -9,8 +9,8 @@
  *          others (the Horde's rule); it returns non-zero only for ERR_NO_MEMORY and ERR_DEVICE.
  * Source   kohya-ss/sd-scripts, KohakuBlueleaf/LyCORIS, huggingface/peft.
  *
- * Plain low-rank pairs stay beside the weight (struct adapter); LoHa, LoKr, DoRA and full differences
- * are merged into a copy of the weight, which lora_set_clear undoes.
+ * Plain low-rank pairs stay beside the weight (struct adapter); LoHa, LoKr, DoRA, GLoRA, (IA)^3, OFT,
+ * BOFT and full differences are merged into a copy of the weight, which lora_set_clear undoes.
  */
 #ifndef DIFFUSION_LORA_LORA_H
 #define DIFFUSION_LORA_LORA_H

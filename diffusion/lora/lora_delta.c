@@ -253,7 +253,8 @@ int lora_delta_merge(float *base, const struct lora_module *m, struct lora_shape
                      double strength, struct error *err)
 {
     float *delta;
-    int rc = lora_delta(&delta, m, shape, err);
+    int rc = lora_depends(m) ? lora_change(&delta, base, m, shape, &strength, err)
+                             : lora_delta(&delta, m, shape, err);
     if (rc) return rc;
     int64_t count = shape.out * shape.in * shape.area;
     float s = (float)strength;

@@ -51,18 +51,34 @@ static const struct suffix suffixes[] = {
     {".lokr_w2_a", LORA_W2_A, true, false},
     {".lokr_w2_b", LORA_W2_B, true, false},
     {".lokr_t2", LORA_T2, true, false},
-    {".a1.weight", LORA_FOREIGN, false, false},
-    {".a2.weight", LORA_FOREIGN, false, false},
-    {".b1.weight", LORA_FOREIGN, false, false},
-    {".b2.weight", LORA_FOREIGN, false, false},
-    {".on_input", LORA_FOREIGN, false, false},
+    {".a1.weight", LORA_A1, false, false},
+    {".a2.weight", LORA_A2, false, false},
+    {".b1.weight", LORA_B1, false, false},
+    {".b2.weight", LORA_B2, false, false},
+    {".bm.weight", LORA_BM, false, false},
+    {".on_input", LORA_ON_INPUT, false, false},
+    {".ia3_l", LORA_IA3, false, false},
+    {".oft_blocks", LORA_BLOCKS, false, false},
+    {".rescale", LORA_RESCALE, false, false},
+    {".oft_R.weight", LORA_FOREIGN, false, false},
+    {".oft_r", LORA_FOREIGN, false, false},
+    {".boft_R", LORA_FOREIGN, false, false},
+    {".boft_s", LORA_FOREIGN, false, false},
+    {".vera_lambda_b", LORA_FOREIGN, false, false},
+    {".vera_lambda_d", LORA_FOREIGN, false, false},
 };
 
-static const struct suffix *find_suffix(const char *name)
+/* "X.weight" is an adapter's beside "X.on_input" only. */
+static const struct suffix *find_suffix(const struct weight_store *s, const char *name)
 {
+    static const struct suffix scale = {".weight", LORA_SCALE, false, false};
     for (size_t i = 0; i < COUNT_OF(suffixes); i++)
         if (str_ends(name, suffixes[i].text)) return &suffixes[i];
-    return NULL;
+    if (!str_ends(name, scale.text)) return NULL;
+    char *beside = alloc_printf("%.*s.on_input", (int)(strlen(name) - strlen(scale.text)), name);
+    bool found = weight_store_find(s, beside) != NULL;
+    free(beside);
+    return found ? &scale : NULL;
 }
 
 struct prefix {
@@ -199,11 +215,11 @@ int lora_file_open(struct lora_file *f, const char *path, struct error *err)
     made.modules = alloc_zero(n + 1, sizeof *made.modules);
     for (size_t i = 0; i < n; i++) {
         const struct safetensors_entry *e = weight_store_at(made.store, i);
-        const struct suffix *s = find_suffix(e->name);
+        const struct suffix *s = find_suffix(made.store, e->name);
         for (size_t k = 0; k < COUNT_OF(foreign) && !made.made_for; k++)
             if (str_starts(e->name, foreign[k].prefix)) made.made_for = foreign[k].family;
         if (!s || strlen(e->name) >= WEIGHT_NAME_BYTES * 2 ||
-            (s->tensor != LORA_ALPHA && !is_float(e->dtype)))
+            (s->tensor != LORA_ALPHA && s->tensor != LORA_ON_INPUT && !is_float(e->dtype)))
             continue;
         struct lora_module *m = &made.modules[made.count++];
         place(m, e->name, strlen(e->name) - strlen(s->text));

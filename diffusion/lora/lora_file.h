@@ -28,7 +28,17 @@ enum lora_tensor {
     LORA_W2_B,
     LORA_T1,
     LORA_T2,
-    LORA_FOREIGN, /* GLoRA, IA3: known by name, not implemented */
+    LORA_A1, /* GLoRA */
+    LORA_A2,
+    LORA_B1,
+    LORA_B2,
+    LORA_BM,
+    LORA_SCALE, /* (IA)^3 of LyCORIS, with ON_INPUT */
+    LORA_ON_INPUT,
+    LORA_IA3,    /* of PEFT */
+    LORA_BLOCKS, /* OFT [k,n,n], BOFT [m,k,n,n]; alpha is a bound then */
+    LORA_RESCALE,
+    LORA_FOREIGN, /* known by name, not implemented: PEFT's OFT, BOFT, VeRA */
     LORA_TENSOR_COUNT
 };
 

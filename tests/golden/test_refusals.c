@@ -13,6 +13,7 @@
 
 #include "base/alloc.h"
 #include "base/buf.h"
+#include "diffusion/preview.h"
 #include "tensor/safetensors.h"
 #include "tests/golden/golden.h"
 
@@ -84,15 +85,14 @@ static void odd_adapters_are_named(void **state)
     unlink(path);
     free(path);
 
-    struct safetensors_entry glora[] = {
-        {.name = "lora_unet_mid_block_attentions_0_proj_in.a1.weight",
-         .dtype = DTYPE_F32,
-         .rank = 2,
-         .dim = {2, 4},
-         .data = numbers,
-         .bytes = 32}};
-    path = write_file("glora", glora, 1);
-    expect_note("sd1", path, "parse_failed", "GLoRA", "lora_unet_mid_block");
+    struct safetensors_entry oft[] = {{.name = "unet.mid_block.attentions.0.proj_in.oft_R.weight",
+                                       .dtype = DTYPE_F32,
+                                       .rank = 2,
+                                       .dim = {2, 4},
+                                       .data = numbers,
+                                       .bytes = 32}};
+    path = write_file("oft", oft, 1);
+    expect_note("sd1", path, "parse_failed", "OFT", "unet.mid_block");
     unlink(path);
     free(path);
 
@@ -241,6 +241,57 @@ static void a_run_can_be_stopped(void **state)
     json_decref(c);
 }
 
+/* ---- previews ---- */
+
+struct looked {
+    int count, width, height;
+    uint8_t last[8 * 8 * 3];
+};
+
+static void look(void *context, const struct pixels *picture)
+{
+    struct looked *l = context;
+    l->count++;
+    l->width = picture->width;
+    l->height = picture->height;
+    if (picture->width == 8 && picture->height == 8) memcpy(l->last, picture->data, sizeof l->last);
+}
+
+static void previews_come_after_steps(void **state)
+{
+    json_t *c = case_of("sd1");
+    struct image_request r;
+    struct pipeline_result result = {0};
+    struct error err = {0};
+    struct looked looked = {0};
+    struct pipeline_hooks hooks = {.context = &looked, .preview_every = 2, .preview = look};
+    golden_request(&golden, &r, c);
+    r.steps = 7;
+    if (pipeline_run(golden_model(&golden, c), &r, &hooks, &result, &err)) fail_msg("%s", err.text);
+    assert_int_equal(looked.count, 3);
+    assert_int_equal(looked.width, r.width_px / 8);
+    assert_int_equal(looked.height, r.height_px / 8);
+    pipeline_result_release(&result);
+    image_request_release(&r);
+    json_decref(c);
+}
+
+/* ComfyUI's own numbers for one latent: ((x . factors + bias + 1) / 2) in bytes. */
+static void previews_are_the_linear_fit(void **state)
+{
+    static const float latent[4] = {0.5f, -0.25f, 1, 0.125f};
+    static const struct {
+        enum family family;
+        uint8_t rgb[3];
+    } rows[] = {{FAMILY_SD1, {100, 144, 163}}, {FAMILY_SDXL, {181, 162, 143}}};
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        struct pixels p;
+        assert_int_equal(preview_linear(&p, rows[i].family, latent, 1, 1, NULL), 0);
+        assert_memory_equal(p.data, rows[i].rgb, 3);
+        pixels_release(&p);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -249,6 +300,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(adapters_leave_no_trace),
         cmocka_unit_test(wrong_sides_are_named),
         cmocka_unit_test(a_run_can_be_stopped),
+        cmocka_unit_test(previews_come_after_steps),
+        cmocka_unit_test(previews_are_the_linear_fit),
     };
     if (argc < 2) {
         fprintf(stderr, "usage: test_refusals DATA\n");
