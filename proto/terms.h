@@ -68,7 +68,10 @@
     X(SOFTEDGE, "softedge", "ControlNetHED")                                                       \
     X(FAKESCRIBBLES, "fakescribbles", "ControlNetHED")                                             \
     X(HOUGH, "hough", "mlsd_large_512_fp32")                                                       \
-    X(MLSD, "mlsd", "mlsd_large_512_fp32")
+    X(MLSD, "mlsd", "mlsd_large_512_fp32")                                                         \
+    X(DEPTH, "depth", "dpt-hybrid-midas")                                                          \
+    X(MIDAS_DEPTH, "midas_depth", "dpt-hybrid-midas")                                              \
+    X(NORMAL, "normal", "dpt-hybrid-midas")
 
 enum annotator_kind {
 #define X(name, text, file) ANNOTATOR_##name,

@@ -172,38 +172,12 @@ static struct tensor residual(struct pass *p, struct residual *r, struct tensor 
     return !halve && r->in == r->out && widen ? op_add(p, h, x) : h;
 }
 
-/* Twice as large, corners on corners. */
-static struct tensor enlarge(struct pass *p, struct tensor x)
-{
-    int64_t h = x.dim[1], w = x.dim[2], c = x.dim[3];
-    float *in = alloc_zero((size_t)(h * w * c), sizeof *in);
-    float *out = alloc_zero((size_t)(4 * h * w * c), sizeof *out);
-    pass_output(p, in, x);
-    for (int64_t y = 0; y < 2 * h; y++)
-        for (int64_t k = 0; k < 2 * w; k++) {
-            float fy = (float)(y * (h - 1)) / (float)(2 * h - 1);
-            float fx = (float)(k * (w - 1)) / (float)(2 * w - 1);
-            int64_t y0 = (int64_t)fy, x0 = (int64_t)fx, y1 = y0 + (y0 < h - 1),
-                    x1 = x0 + (x0 < w - 1);
-            float v = fy - (float)y0, u = fx - (float)x0;
-            for (int64_t i = 0; i < c; i++)
-                out[(y * 2 * w + k) * c + i] =
-                    (1 - v) *
-                        ((1 - u) * in[(y0 * w + x0) * c + i] + u * in[(y0 * w + x1) * c + i]) +
-                    v * ((1 - u) * in[(y1 * w + x0) * c + i] + u * in[(y1 * w + x1) * c + i]);
-        }
-    struct tensor y = pass_input(p, out, 4, TENSOR_DIM(1, 2 * h, 2 * w, c));
-    free(in);
-    free(out);
-    return y;
-}
-
 static struct tensor join(struct pass *p, struct join *j, struct tensor deep, struct tensor shallow,
                           bool grow)
 {
     struct tensor d = conv_norm_run(p, &j->deep, deep, 1, 1, ACT_RELU);
     struct tensor s = conv_norm_run(p, &j->shallow, shallow, 1, 1, ACT_RELU);
-    struct tensor x = op_concat(p, s, grow ? enlarge(p, d) : d);
+    struct tensor x = op_concat(p, s, grow ? annotator_enlarge(p, d) : d);
     x = op_add(p, conv_norm_run(p, &j->same, x, 1, 1, ACT_RELU), x);
     return conv_norm_run(p, &j->mix, x, 1, 1, ACT_RELU);
 }

@@ -15,6 +15,9 @@ static annotator_function *const functions[ANNOTATOR_COUNT] = {
     [ANNOTATOR_FAKESCRIBBLES] = annotate_fakescribbles,
     [ANNOTATOR_HOUGH] = annotate_mlsd,
     [ANNOTATOR_MLSD] = annotate_mlsd,
+    [ANNOTATOR_DEPTH] = annotate_depth,
+    [ANNOTATOR_MIDAS_DEPTH] = annotate_depth,
+    [ANNOTATOR_NORMAL] = annotate_normal,
 };
 
 static char *find_file(const char *folder, enum annotator_kind kind)
@@ -48,7 +51,7 @@ int annotator_map(struct pixels *to, const struct pixels *from, const char *type
         return error_set(err, ERR_UNSUPPORTED,
                          "control type \"%s\" has no annotator here: send the finished map "
                          "(image_is_control), or use canny, scribble, fakescribbles, lineart, "
-                         "tile, color, hough, hed",
+                         "tile, color, hough, hed, depth or normal",
                          shown);
     char *file = find_file(folder, kind);
     if (!file)
@@ -106,4 +109,29 @@ void plane_resize(float *to, int ow, int oh, const float *from, int w, int h)
             to[y * ow + x] = above * (1 - v) + below * v;
         }
     }
+}
+
+struct tensor annotator_enlarge(struct pass *p, struct tensor x)
+{
+    int64_t h = x.dim[1], w = x.dim[2], c = x.dim[3];
+    float *in = alloc_zero((size_t)(h * w * c), sizeof *in);
+    float *out = alloc_zero((size_t)(4 * h * w * c), sizeof *out);
+    pass_output(p, in, x);
+    for (int64_t y = 0; y < 2 * h; y++)
+        for (int64_t k = 0; k < 2 * w; k++) {
+            float fy = (float)(y * (h - 1)) / (float)(2 * h - 1);
+            float fx = (float)(k * (w - 1)) / (float)(2 * w - 1);
+            int64_t y0 = (int64_t)fy, x0 = (int64_t)fx, y1 = y0 + (y0 < h - 1),
+                    x1 = x0 + (x0 < w - 1);
+            float v = fy - (float)y0, u = fx - (float)x0;
+            for (int64_t i = 0; i < c; i++)
+                out[(y * 2 * w + k) * c + i] =
+                    (1 - v) *
+                        ((1 - u) * in[(y0 * w + x0) * c + i] + u * in[(y0 * w + x1) * c + i]) +
+                    v * ((1 - u) * in[(y1 * w + x0) * c + i] + u * in[(y1 * w + x1) * c + i]);
+        }
+    struct tensor y = pass_input(p, out, 4, TENSOR_DIM(1, 2 * h, 2 * w, c));
+    free(in);
+    free(out);
+    return y;
 }

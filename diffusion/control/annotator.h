@@ -31,13 +31,17 @@ struct annotator {
 typedef int annotator_function(struct annotator *a, struct pixels *to, const struct pixels *from,
                                struct error *err);
 /* One file a network. */
-annotator_function annotate_hed, annotate_fakescribbles, annotate_mlsd;
+annotator_function annotate_hed, annotate_fakescribbles, annotate_mlsd, annotate_depth,
+    annotate_normal;
 
 /* Loads by visitor, checks for missing tensors. */
 int annotator_load(struct annotator *a, void (*visit)(struct weight_visitor *v, void *net),
                    void *net, const char *component, struct error *err);
 /* dim[i] of a tensor of the checkpoint; 0 when it or the axis is absent. */
 int64_t annotator_dim(const struct annotator *a, const char *name, int axis);
+
+/* Twice as large, linear between corners that stay corners (torch's align_corners). On the host. */
+struct tensor annotator_enlarge(struct pass *p, struct tensor x);
 
 /* Planes of floats. to [oh,ow], from [h,w]: between pixel centres (cv2's INTER_LINEAR). */
 void plane_resize(float *to, int ow, int oh, const float *from, int w, int h);

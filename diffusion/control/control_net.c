@@ -292,8 +292,8 @@ int control_net_context(struct unet_context *c, struct pass *p, struct control_n
     return unet_context_init(c, p, &net->encoder, text, vector);
 }
 
-struct unet_time control_net_time(struct pass *p, const struct control_net *net,
-                                  const double *time, int64_t n)
+struct unet_time control_net_time(struct pass *p, const struct control_net *net, const double *time,
+                                  int64_t n)
 {
     return unet_time_input(p, &net->encoder, time, n);
 }

@@ -28,8 +28,8 @@ void control_net_set_circular(struct control_net *net, bool circular);
 struct tensor control_net_hint(struct pass *p, struct control_net *net, struct tensor picture);
 int control_net_context(struct unet_context *c, struct pass *p, struct control_net *net,
                         struct tensor text, struct tensor vector);
-struct unet_time control_net_time(struct pass *p, const struct control_net *net,
-                                  const double *time, int64_t n);
+struct unet_time control_net_time(struct pass *p, const struct control_net *net, const double *time,
+                                  int64_t n);
 /* x [N,h,w,4] as the UNet gets it; hint [N,h,w,C]; residuals are scaled by strength. */
 void control_net_forward(struct pass *p, struct control_net *net, struct tensor x,
                          struct unet_time time, const struct unet_context *c, struct tensor hint,

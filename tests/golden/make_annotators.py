@@ -119,6 +119,42 @@ def mlsd(folder):
     Image.fromarray(out).save(folder + "/mlsd.png")
 
 
+def depth(folder):
+    """DPT-Hybrid as transformers builds it; the maps as comfyui_controlnet_aux' MidasDetector."""
+    from transformers import BitConfig, DPTConfig, DPTForDepthEstimation
+    bit = BitConfig(global_padding="same", layer_type="bottleneck", depths=[1, 1, 2], embedding_size=32,
+                    hidden_sizes=[128, 128, 128], out_features=["stage1", "stage2", "stage3"],
+                    embedding_dynamic_padding=True)
+    config = DPTConfig(is_hybrid=True, backbone_config=bit, hidden_size=16, num_hidden_layers=4,
+                       num_attention_heads=1, intermediate_size=24, image_size=64, patch_size=16,
+                       backbone_featmap_shape=[1, 128, 4, 4], backbone_out_indices=[0, 1, 2, 3],
+                       neck_hidden_sizes=[128, 128, 12, 12], reassemble_factors=[1, 1, 1, 0.5],
+                       neck_ignore_stages=[0, 1], readout_type="project", fusion_hidden_size=8,
+                       use_batch_norm_in_fusion_residual=False)
+    net = fill(DPTForDepthEstimation(config), 11, 1.2)
+    net.head.head[4].bias.data += 2  # the last ReLU shall keep most
+    net.load_state_dict({k: v.half().float() for k, v in net.state_dict().items()})
+    state = {k: v.half().contiguous() for k, v in net.state_dict().items()}
+    save_file(state, folder + "/dpt-hybrid-midas.safetensors")
+    print([k for k in state if "ayer" in k and "0" in k])
+    source = Image.open(folder + "/picture.png")
+    small = np.asarray(source.resize((64, 64), Image.BICUBIC), dtype=np.float32)
+    x = torch.tensor(small / 127.5 - 1).permute(2, 0, 1)[None]
+    d = net(x).predicted_depth
+    d = torch.nn.functional.interpolate(d[:, None], size=(128, 192), mode="bicubic", align_corners=False)[0, 0]
+    near = d - d.min()
+    near = (near / near.max()).numpy()
+    grey = (near * 255).clip(0, 255).astype(np.uint8)
+    print("depth", d.min(), d.max(), grey.std())
+    Image.fromarray(grey).save(folder + "/depth.png")
+    gx, gy = (cv2.Sobel(d.numpy(), cv2.CV_32F, a, b, ksize=3) for a, b in ((1, 0), (0, 1)))
+    gx[near < 0.1] = 0
+    gy[near < 0.1] = 0
+    normal = np.stack([gx, gy, np.full_like(gx, np.pi * 2)], axis=2)
+    normal /= np.sum(normal ** 2, axis=2, keepdims=True) ** 0.5
+    Image.fromarray((normal * 127.5 + 127.5).clip(0, 255).astype(np.uint8)[:, :, ::-1]).save(folder + "/normal.png")
+
+
 def main():
     folder = sys.argv[1] if len(sys.argv) > 1 else HERE + "/annotators"
     os.makedirs(folder, exist_ok=True)
@@ -126,6 +162,7 @@ def main():
     with torch.no_grad():
         hed(folder)
         mlsd(folder)
+        depth(folder)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,9 @@ static void maps_are_the_reference_s(void **state)
         double share;
     } maps[] = {{"hed", "hed", 1, 0},      {"softedge", "hed", 1, 0},
                 {"HED", "hed", 1, 0},      {"fakescribbles", "fakescribbles", 0, 0.01},
-                {"mlsd", "mlsd", 0, 0.01}, {"hough", "mlsd", 0, 0.01}};
+                {"mlsd", "mlsd", 0, 0.01}, {"hough", "mlsd", 0, 0.01},
+                {"depth", "depth", 1, 0},  {"midas_depth", "depth", 1, 0},
+                {"normal", "normal", 1, 0}};
     struct pixels from;
     read_picture(&from, "picture");
     for (size_t i = 0; i < COUNT_OF(maps); i++) {
