@@ -404,9 +404,20 @@ int model_open(struct model **model, struct device *device, const char *path, co
     return 0;
 }
 
+static int rest_one(struct weight_visitor *v, struct weight *w, const struct weight_site *site,
+                    struct error *err)
+{
+    struct model *m = v->context;
+    weight_release(w, m->device);
+    size_t bytes = weight_present(w) ? (size_t)weight_count(w) * dtype_bytes(w->k.dtype) : 0;
+    for (int i = 0; i < m->store_count && bytes; i++)
+        weight_store_forget_pages(m->stores[i], w->k.data, bytes);
+    return 0;
+}
+
 void model_rest(struct model *m)
 {
-    struct weight_visitor v = {.visit = weight_drop, .context = m->device};
+    struct weight_visitor v = {.visit = rest_one, .context = m};
     for (int i = 0; i < m->text.encoders; i++) clip_text_visit(&v, m->text.encoder[i]);
     vae_visit(&v, &m->vae);
     pass_memory_trim(&m->memory);

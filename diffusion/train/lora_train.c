@@ -379,6 +379,12 @@ static int tell_what_stays(const struct lora_run *r, int rc, struct error *err)
     return rc;
 }
 
+/* Latents and text states are cached: only the UNet works from here on. */
+static void rest(struct lora_run *r)
+{
+    if (!r->o->lora.text) model_rest(r->model);
+}
+
 /* ---- the run ---- */
 
 static int train_steps(struct lora_run *r, struct error *err)
@@ -413,8 +419,10 @@ static int train_steps(struct lora_run *r, struct error *err)
         bool last = step == o->steps;
         if (!rc && (last || (o->save_every && step % o->save_every == 0)))
             rc = checkpoint(r, state, mark, step, err);
-        if (!rc && !last && o->preview_every && step % o->preview_every == 0 && o->prompt_count)
+        if (!rc && !last && o->preview_every && step % o->preview_every == 0 && o->prompt_count) {
             rc = lora_run_preview(r, step, err);
+            rest(r);
+        }
     }
     free(mark);
     free(state);
@@ -521,6 +529,7 @@ static int prepare(struct lora_run *r, struct error *err)
         lora_run_note(r, "no picture has a marked box or polygon: the loss counts everywhere");
     if (!rc) lora_run_digests(r);
     if (!rc) rc = make_prior(r, err);
+    rest(r);
     struct lora_options lora = o->lora;
     lora.seed = o->seed;
     return rc ? rc : branches_attach(&r->branches, &r->params, r->model, &lora, NULL, err);
