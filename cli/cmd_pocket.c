@@ -262,9 +262,13 @@ static int score_lora(struct score *s, struct error *err)
 static int write_example(const char *folder, int index, uint64_t seed, struct buf *csv,
                          struct error *err)
 {
-    struct pot pot = pot_draw(seed + 77, (uint64_t)index);
+    struct pot pot = pot_draw(seed + 77, (uint64_t)index); /* its jitter */
     struct pixels picture;
     char words[POT_CAPTION_BYTES];
+    /* A dozen as varied as a careful person picks it: every form twice, every glaze, every ground. */
+    pot.attribute[POT_FORM] = index % FORM_COUNT;
+    pot.attribute[POT_GLAZE] = index * 3 % GLAZE_COUNT;
+    pot.attribute[POT_GROUND] = index * 2 % GROUND_COUNT;
     pot.attribute[POT_PATTERN] = PATTERN_SUN;
     int rc = pixels_new(&picture, POT_SIDE_PX, POT_SIDE_PX, 3, err);
     if (rc) return rc;

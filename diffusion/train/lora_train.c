@@ -99,6 +99,7 @@ static int nth_example(uint64_t seed, uint64_t stream, int64_t k, int count, int
 }
 
 struct drawn {
+    bool prior;
     const struct cache *cache;
     const struct example *example;
     const struct cached_text *text;
@@ -110,6 +111,7 @@ struct drawn {
 static void draw_example(const struct lora_run *r, struct drawn *d, bool prior, int64_t step,
                          int64_t k, int *order)
 {
+    d->prior = prior;
     d->cache = prior ? &r->prior : &r->cache;
     d->example = &d->cache->example[nth_example(r->o->seed, prior, k, d->cache->count, order)];
     objective_seed(&d->g, r->o->seed, step, (uint64_t)k * 2 + prior);
@@ -201,6 +203,41 @@ static struct tensor vector_of(struct lora_run *r, struct pass *p, const struct 
     return op_concat(p, pooled, op_slice(p, vector, own, width - own));
 }
 
+/* The prior's examples stand last in a group. What the model without branches predicts for them
+ * becomes their target: a distance of zero at the start, free of the noise that a target drawn by
+ * chance has. */
+static int ask_unchanged(struct lora_run *r, struct micro *m, const struct drawn *drawn,
+                         struct error *err)
+{
+    int first = 0;
+    while (first < m->n && !drawn[first].prior) first++;
+    int n = m->n - first;
+    if (!n) return 0;
+    const struct example *e = drawn[first].example;
+    const struct conditioning *states = &drawn[first].text->states;
+    const int64_t width = r->model->unet.config.vector;
+    const size_t count = (size_t)e->h * (size_t)e->w * (size_t)r->cache.channels;
+    struct unet_context context = {0};
+    struct pass p;
+    branches_strength(&r->branches, 0);
+    pass_start(&p, &r->model->memory, r->model->dtype, NULL);
+    struct tensor text = pass_input(&p, m->context + (size_t)(first * states->rows * states->width),
+                                    3, TENSOR_DIM(n, states->rows, states->width));
+    struct tensor vector = {0};
+    if (width) vector = pass_input(&p, m->vector + first * width, 2, TENSOR_DIM(n, width));
+    int rc = unet_context_init(&context, &p, &r->model->unet, text, vector);
+    if (!rc) {
+        struct tensor x = pass_input(&p, m->noisy + (size_t)first * count, 4,
+                                     TENSOR_DIM(n, e->h, e->w, r->cache.channels));
+        struct tensor y = unet_forward(&p, &r->model->unet, x, m->time + first, &context, NULL);
+        pass_output(&p, m->target + (size_t)first * count, y);
+    }
+    int finished = pass_finish(&p, err);
+    unet_context_release(&context);
+    branches_strength(&r->branches, 1);
+    return rc ? rc : finished;
+}
+
 static int run_micro(struct lora_run *r, const struct micro *m, const struct drawn *drawn,
                      double share, double *loss, struct error *err)
 {
@@ -290,7 +327,8 @@ static int step_gradients(struct lora_run *r, int64_t step, double *loss, struct
         rc = micro_alloc(&m, r, group, n, err);
         if (rc) break;
         fill_micro(r, &m, group);
-        rc = run_micro(r, &m, group, share, &one, err);
+        rc = ask_unchanged(r, &m, group, err);
+        if (!rc) rc = run_micro(r, &m, group, share, &one, err);
         *loss += one * share;
         free(m.noisy);
         free(m.time);

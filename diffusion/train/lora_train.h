@@ -8,7 +8,9 @@
  * Failure  ERR_INVALID (options; a loss that is no number: the last checkpoint stays and is named),
  *          ERR_NO_MEMORY (says what to lower), ERR_IO (no room for a checkpoint: the one before
  *          stays), ERR_CANCELED.
- * Source   defaults: lora-training 2.3; Hu et al. 2021; prior preservation: Ruiz et al. 2022.
+ * Source   defaults: lora-training 2.3; Hu et al. 2021; prior preservation: Ruiz et al. 2022, with the
+ *          unchanged model's prediction as the target instead of the drawn noise (Li and Hoiem 2016,
+ *          learning without forgetting): less variance, and nothing to unlearn.
  *
  * One step is one update of the weights, as in kohya's trainer: batch x accumulation pictures. (Draw
  * Things counts pictures.) What a step draws depends on (seed, step) only, so a run that was killed and
