@@ -34,9 +34,11 @@ static int run_reload(int argc, char **argv)
 const struct command command_pause = {
     .name = "pause",
     .summary = "stop taking jobs for a while",
-    .usage =
-        "usage: kiln pause [--now] [--for 2h] [--json] [--socket PATH]\n\n"
-        "The job that runs is finished; with --now it stops at the next step and is reported.\n",
+    .usage = "usage: kiln pause [--now] [--for 2h] [--json] [--socket PATH]\n\n"
+             "The job that runs is finished. With --now it stops at the next step and the models "
+             "leave memory; it is\n"
+             "computed again afterwards when --for leaves it the time, else it is given back to "
+             "the Horde.\n",
     .run = run_pause,
 };
 const struct command command_resume = {

@@ -73,6 +73,7 @@ struct config {
     char *place, *energy; /* what the owner states for provenance */
     int64_t disk_floor_mb, drain_s;
     bool mains_only, pause_when_gpu_busy;
+    int64_t max_temperature_c, user_idle_min;
     char *control_group;
     int64_t metrics_port;
     char *log_level;

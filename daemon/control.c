@@ -23,6 +23,7 @@
 #define CLIENTS_MAX 32
 #define ROWS_DEFAULT 100
 #define ROWS_MAX 2000
+#define PAUSE_SPARE_MS 20000 /* that a job needs after a pause, at least */
 
 struct client {
     struct control *c;
@@ -410,11 +411,14 @@ static void ask_horde(struct client *client, struct control_request *request, co
     http_send(client->c->w->http, &r);
 }
 
-static void pause_now(struct worker *w)
+/* The machine is wanted now. A job that can still be done after the pause waits for it, the others go back. */
+static void pause_now(struct worker *w, int64_t for_ms)
 {
+    dispatch_park(w, "paused by you");
     for (struct job *j = w->jobs, *next; j; j = next) {
         next = j->next;
-        if (job_is_open_for_engine(j)) job_fault(j, "the owner wants the machine now");
+        bool later = for_ms > 0 && now_ms() + for_ms + PAUSE_SPARE_MS < job_deadline_ms(j);
+        if (job_is_open_for_engine(j) && !later) job_fault(j, "the owner wants the machine now");
     }
 }
 
@@ -440,15 +444,18 @@ static void serve(struct client *client, struct control_request *request)
         break;
     case CONTROL_PAUSE:
         gate_pause(&w->gate, request->for_seconds * 1000, request->text);
-        if (request->now) pause_now(w);
+        if (request->now) pause_now(w, request->for_seconds * 1000);
         log_info("control.pause", "for_s=%lld now=%d", (long long)request->for_seconds,
                  request->now);
-        answer_done(client, request->now ? "paused; jobs in flight were given back"
-                                         : "paused; jobs in flight are finished");
+        answer_done(client,
+                    request->now
+                        ? "paused; jobs in flight wait or were given back, models have left memory"
+                        : "paused; jobs in flight are finished");
         worker_look(w);
         break;
     case CONTROL_RESUME:
         gate_resume(&w->gate);
+        if (gate_is_open(&w->gate)) dispatch_unpark(w);
         pop_forgive(&w->images);
         pop_forgive(&w->forms);
         for (int i = 0; i < w->engine_count; i++) engine_process_mend(w->engines[i]);

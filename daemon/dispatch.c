@@ -34,7 +34,7 @@ static int room_at(const struct worker *w, const struct engine_process *e)
     int ahead = worker_ahead(w, worker_engine_index(w, e)), queue = (int)w->config.queue_size;
     /* one behind the running ones; the others of the queue stay here, where they can be chosen from */
     int most = (int)w->config.max_threads + (queue > 0) + (ahead > queue ? ahead - queue : 0);
-    return engine_process_state(e) == ENGINE_READY ? most - jobs_at(w, e, NULL) : 0;
+    return !w->parked && engine_process_state(e) == ENGINE_READY ? most - jobs_at(w, e, NULL) : 0;
 }
 
 static double work_of(const struct job *job)
@@ -117,6 +117,7 @@ static void give(struct job *job, struct engine_process *e)
     job->engine = e;
     job->launch_id = engine_process_launch(e);
     job->given_ms = now_ms();
+    job->turn++;
     job->phase = ENGINE_PHASE_QUEUED;
     job->step = job->step_count = 0;
     for (int i = 0; i < job->count; i++) {
@@ -150,8 +151,20 @@ bool dispatch_at_once(struct job *job)
     return false;
 }
 
+/* nothing will compute what waits: others may */
+static void give_all_back(struct worker *w)
+{
+    for (int i = 0; i < w->engine_count; i++)
+        if (engine_process_state(w->engines[i]) != ENGINE_BROKEN) return;
+    for (struct job *j = w->jobs, *next; j; j = next) {
+        next = j->next;
+        if (!j->pages && job_in_state(j, JOB_READY)) job_fault(j, "no engine runs any more");
+    }
+}
+
 void dispatch(struct worker *w)
 {
+    give_all_back(w);
     for (int i = 0; i < w->engine_count; i++) {
         struct engine_process *e = w->engines[i];
         struct job *job;
@@ -212,6 +225,25 @@ static bool word_in(const struct config_list *words, const char *prompt)
     return false;
 }
 
+/* what the engine calls it: the pop's id, and which turn when it is not the first */
+static void engine_id(const struct job *job, char id[ENGINE_JOB_BYTES])
+{
+    if (job->turn > 1)
+        snprintf(id, ENGINE_JOB_BYTES, "%.54s~%d", job->pop, job->turn);
+    else
+        str_copy(id, ENGINE_JOB_BYTES, job->pop);
+}
+
+static struct job *find_by_engine_id(struct worker *w, const char *id)
+{
+    char pop[ENGINE_JOB_BYTES], again[ENGINE_JOB_BYTES];
+    str_copy(pop, sizeof pop, id);
+    pop[strcspn(pop, "~")] = 0;
+    struct job *job = *pop ? job_find(w, pop) : NULL;
+    if (job) engine_id(job, again);
+    return job && str_equal(again, id) ? job : NULL;
+}
+
 static int send_load(struct job *job, struct worker_model *m, struct error *err)
 {
     struct engine_msg load;
@@ -231,7 +263,9 @@ static int send_generate(struct job *job, struct error *err)
     if (!m) return error_set(err, ERR_NOT_FOUND, "its model is not offered any more");
     int rc = send_load(job, m, err);
     if (rc) return rc;
-    engine_msg_init(&g, ENGINE_GENERATE, job->launch_id, job->pop);
+    char id[ENGINE_JOB_BYTES];
+    engine_id(job, id);
+    engine_msg_init(&g, ENGINE_GENERATE, job->launch_id, id);
     struct image_request empty = g.generate.request;
     g.generate.request = h->request; /* borrowed: what it owns stays the job's */
     g.generate.request.model = m->name;
@@ -258,7 +292,9 @@ static int send_generate(struct job *job, struct error *err)
 static int send_form(struct job *job, struct error *err)
 {
     struct engine_msg a;
-    engine_msg_init(&a, ENGINE_ALCHEMY, job->launch_id, job->pop);
+    char id[ENGINE_JOB_BYTES];
+    engine_id(job, id);
+    engine_msg_init(&a, ENGINE_ALCHEMY, job->launch_id, id);
     a.alchemy.form = job->forms.list[0].form;
     a.alchemy.control_type = job->forms.list[0].control_type;
     a.alchemy.source = job->source;
@@ -269,6 +305,10 @@ static int send_form(struct job *job, struct error *err)
 static void to_engine(struct job *job)
 {
     struct error err = {0};
+    if (job->w->parked) {
+        take_back(job, "somebody needs the machine");
+        return;
+    }
     /* it may have died while the ledger wrote */
     if (job->launch_id != engine_process_launch(job->engine) ||
         engine_process_state(job->engine) != ENGINE_READY) {
@@ -492,9 +532,12 @@ void dispatch_message(struct worker *w, struct engine_process *e, struct engine_
         take_loaded(w, &m->loaded);
         return;
     }
-    struct job *job = m->job_id[0] ? job_find(w, m->job_id) : NULL;
+    struct job *job = find_by_engine_id(w, m->job_id);
     if (!job || job->engine != e || job->launch_id != m->launch_id) {
-        if (m->kind == ENGINE_ERROR)
+        if (m->kind == ENGINE_ERROR && m->error.fatal &&
+            str_starts(m->error.text ? m->error.text : "", ENGINE_GPU_LOST))
+            engine_process_break(e, m->error.text);
+        else if (m->kind == ENGINE_ERROR && m->error.code != ERR_CANCELED)
             log_warn("engine.error", "device=%s text=\"%s\"", engine_process_device(e),
                      m->error.text ? m->error.text : "");
         return;
@@ -572,9 +615,48 @@ static void preload(struct worker *w, struct engine_process *e)
     }
 }
 
+static void take_from_engine(struct job *j, const char *why)
+{
+    struct engine_msg cancel;
+    char id[ENGINE_JOB_BYTES];
+    engine_id(j, id);
+    engine_msg_init(&cancel, ENGINE_CANCEL, j->launch_id, id);
+    engine_process_send(j->engine, &cancel, NULL);
+    take_back(j, why);
+}
+
+void dispatch_park(struct worker *w, const char *why)
+{
+    if (w->parked) return;
+    w->parked = true;
+    log_info("engine.parked", "text=\"%s\"", why);
+    for (struct job *j = w->jobs, *next; j; j = next) {
+        next = j->next;
+        if (j->engine && !j->pages) take_from_engine(j, why);
+    }
+    for (int i = 0; i < w->engine_count; i++)
+        for (int k = 0; k < w->model_count; k++) {
+            struct engine_process *e = w->engines[i];
+            struct engine_msg unload;
+            engine_msg_init(&unload, ENGINE_UNLOAD, engine_process_launch(e), "");
+            unload.load.model = w->models[k].name;
+            if (engine_process_state(e) == ENGINE_READY) engine_process_send(e, &unload, NULL);
+        }
+}
+
+void dispatch_unpark(struct worker *w)
+{
+    if (!w->parked) return;
+    w->parked = false;
+    log_info("engine.unparked", "text=\"the machine is free again\"");
+    for (int i = 0; i < w->engine_count; i++)
+        if (engine_process_state(w->engines[i]) == ENGINE_READY) preload(w, w->engines[i]);
+    dispatch(w);
+}
+
 void dispatch_ready(struct worker *w, struct engine_process *e)
 {
-    preload(w, e);
+    if (!w->parked) preload(w, e);
     dispatch(w);
     worker_look(w);
 }

@@ -419,6 +419,14 @@ void engine_process_replace(struct engine_process *e, const char *why)
     if (!e->stopping) end_life(e, why);
 }
 
+void engine_process_break(struct engine_process *e, const char *why)
+{
+    e->state = ENGINE_BROKEN;
+    str_clean(e->trouble, sizeof e->trouble, why);
+    log_error("engine.broken", "device=%s text=\"%s\"", e->device, e->trouble);
+    end_life(e, e->trouble);
+}
+
 void engine_process_mend(struct engine_process *e)
 {
     if (e->state != ENGINE_BROKEN) return;

@@ -51,6 +51,8 @@ void engine_process_stop(struct engine_process *e, int64_t grace_ms, void (*free
                          void *data);
 /* It is stuck: killed and started again, `gone` follows. */
 void engine_process_replace(struct engine_process *e, const char *why);
+/* No restart can help: down until a person looks; called from `message`, its end follows. */
+void engine_process_break(struct engine_process *e, const char *why);
 /* After a person changed something: a broken one may try again. */
 void engine_process_mend(struct engine_process *e);
 

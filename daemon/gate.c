@@ -1,10 +1,13 @@
 #include "daemon/gate.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/now.h"
 #include "base/str.h"
@@ -13,8 +16,8 @@
 #define IN_MS 10000
 #define OUT_MS 120000
 
-static const char *const names[GATE_COUNT] = {"paused", "schedule", "battery", "disk",
-                                              "foreign_use"};
+static const char *const names[GATE_COUNT] = {"paused",      "schedule",    "battery", "disk",
+                                              "foreign_use", "temperature", "user"};
 
 const char *gate_name(enum gate_kind k)
 {
@@ -57,6 +60,37 @@ static bool on_battery(void)
     return off && !on;
 }
 
+bool gate_is_urgent(enum gate_kind k)
+{
+    return k == GATE_FOREIGN_USE || k == GATE_TEMPERATURE || k == GATE_USER;
+}
+
+/* The terminal driver notes the time of reading (to 8 seconds, so that nobody can measure typing). */
+static void newest_read(const char *folder, const char *start, double *newest)
+{
+    DIR *d = opendir(folder);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        struct stat st;
+        size_t length = strlen(start);
+        char digit = strncmp(e->d_name, start, length) ? 0 : e->d_name[length];
+        if (digit < '0' || digit > '9' || fstatat(dirfd(d), e->d_name, &st, 0)) continue;
+        if (S_ISCHR(st.st_mode) && (isnan(*newest) || (double)st.st_atime > *newest))
+            *newest = (double)st.st_atime;
+    }
+    if (d) closedir(d);
+}
+
+double gate_user_idle_s(const char *devices_folder)
+{
+    double newest = NAN;
+    char terminals[400];
+    snprintf(terminals, sizeof terminals, "%s/pts", devices_folder);
+    newest_read(devices_folder, "tty", &newest);
+    newest_read(terminals, "", &newest);
+    double idle = (double)now_wall_ms() / 1000 - newest;
+    return idle < 0 ? 0 : idle;
+}
+
 static bool settle(struct gate *g, enum gate_kind k, bool raw, int64_t in_ms, int64_t out_ms)
 {
     int64_t now = now_ms();
@@ -86,6 +120,12 @@ bool gate_look(struct gate *g, const struct config *c, const struct gate_facts *
         settle(g, GATE_FOREIGN_USE,
                c->pause_when_gpu_busy && !isnan(facts->foreign_use) && facts->foreign_use > 0.1,
                IN_MS, OUT_MS);
+    /* five degrees cooler before it counts as cool */
+    double limit = (double)c->max_temperature_c - (gate_is_shut(g, GATE_TEMPERATURE) ? 5 : 0);
+    changed |= settle(g, GATE_TEMPERATURE, c->max_temperature_c && facts->temperature_c > limit,
+                      IN_MS, OUT_MS);
+    changed |= settle(g, GATE_USER,
+                      c->user_idle_min && facts->user_idle_s < (double)c->user_idle_min * 60, 0, 0);
     return changed;
 }
 
@@ -115,6 +155,14 @@ void gate_tell(char *text, size_t room, const struct gate *g, enum gate_kind k,
                  (long long)c->disk_floor_mb);
         break;
     case GATE_FOREIGN_USE: snprintf(text, room, "another program uses the GPU"); break;
+    case GATE_TEMPERATURE:
+        snprintf(text, room, "the GPU is hotter than %lld degrees Celsius",
+                 (long long)c->max_temperature_c);
+        break;
+    case GATE_USER:
+        snprintf(text, room, "somebody typed here within the last %lld minutes",
+                 (long long)c->user_idle_min);
+        break;
     case GATE_COUNT: *text = 0;
     }
 }

@@ -5,7 +5,7 @@
  * Owner    the worker embeds one. Loop thread.
  * Failure  cannot fail: what cannot be measured does not block.
  * Source   reliability V1: own pause, schedule, mains power, disk floor, other programs on the
- *          device. Ten seconds in, two minutes out for what is measured.
+ *          device, heat, a user at the keyboard. Ten seconds in, two minutes out for what is measured.
  */
 #ifndef DAEMON_GATE_H
 #define DAEMON_GATE_H
@@ -21,6 +21,8 @@ enum gate_kind {
     GATE_BATTERY,
     GATE_DISK,
     GATE_FOREIGN_USE,
+    GATE_TEMPERATURE,
+    GATE_USER,
     GATE_COUNT
 };
 
@@ -37,7 +39,9 @@ struct gate {
 struct gate_facts {
     int64_t disk_free_bytes; /* -1 unknown */
     bool disk_tight;
-    double foreign_use; /* 0..1, NAN unknown */
+    double foreign_use;   /* 0..1, NAN unknown */
+    double temperature_c; /* of the hottest card, NAN unknown */
+    double user_idle_s;   /* since somebody typed, NAN unknown */
 };
 
 const char *gate_name(enum gate_kind k);
@@ -45,6 +49,10 @@ const char *gate_name(enum gate_kind k);
 bool gate_look(struct gate *g, const struct config *c, const struct gate_facts *facts);
 bool gate_is_shut(const struct gate *g, enum gate_kind k);
 bool gate_is_open(const struct gate *g); /* none is shut */
+/* Does somebody need the machine at once: what runs is put aside, not finished. */
+bool gate_is_urgent(enum gate_kind k);
+/* Seconds since the last key in a terminal of this machine; NAN when there is none to ask. */
+double gate_user_idle_s(const char *devices_folder);
 /* A sentence about a shut gate. */
 void gate_tell(char *text, size_t room, const struct gate *g, enum gate_kind k,
                const struct config *c);

@@ -77,6 +77,7 @@ struct job {
 
     struct engine_process *engine; /* while GENERATING */
     uint64_t launch_id;
+    int turn; /* times it was given: late words about an earlier turn are not about this one */
     int64_t given_ms;
     int runs;
     enum engine_phase phase;
@@ -106,6 +107,9 @@ bool job_is_open_for_engine(const struct job *job);             /* before CHECKE
 
 void job_prepare(struct job *job); /* POPPED: sources, LoRAs, refusals; then READY */
 void dispatch(struct worker *w);   /* READY jobs to engines that have room */
+/* Somebody needs the machine: jobs leave their engines at the next step and wait, models leave memory. */
+void dispatch_park(struct worker *w, const char *why);
+void dispatch_unpark(struct worker *w);
 /* A prepared job straight to an engine when one has room and no other waits: a commit less. */
 bool dispatch_at_once(struct job *job);
 /* What an engine said about a job, or that it is gone. */

@@ -64,7 +64,8 @@ bool pop_blocked(const struct popper *p, struct control_reason *r, char *text, s
         char said[400];
         snprintf(said, sizeof said, "no engine runs: %s",
                  w->engine_count ? engine_process_trouble(w->engines[0]) : "none is configured");
-        return no(r, "engine_down", text, room, said);
+        bool lost = w->engine_count && str_starts(said, "no engine runs: " ENGINE_GPU_LOST);
+        return no(r, lost ? ENGINE_GPU_LOST : "engine_down", text, room, said);
     }
     struct engine_process *ready = worker_any_engine(w);
     if (!ready && (p->form || !w->config.horde_loopback))

@@ -21,7 +21,7 @@
 #include "daemon/notify.h"
 #include "daemon/pop.h"
 
-#define LOOK_MS 5000
+#define LOOK_MS 1000
 #define BACKUP_LOOK_MS (10 * 60 * 1000)
 #define BACKUP_EVERY_MS (24 * 60 * 60 * 1000LL)
 #define FAULTS_GRACE_MS 1500 /* for the faults of a drain that is over */
@@ -136,22 +136,41 @@ int worker_new(struct worker **worker, uv_loop_t *loop, const char *config_path,
 
 /* ---- the regular looks ---- */
 
+/* What is urgent puts jobs aside at once; they come back when no gate is shut, or end by their time. */
+static void look_after_parking(struct worker *w)
+{
+    for (int k = 0; k < GATE_COUNT; k++)
+        if (gate_is_urgent((enum gate_kind)k) && gate_is_shut(&w->gate, (enum gate_kind)k)) {
+            char said[300];
+            gate_tell(said, sizeof said, &w->gate, (enum gate_kind)k, &w->config);
+            dispatch_park(w, said);
+            return;
+        }
+    if (gate_is_open(&w->gate)) dispatch_unpark(w);
+}
+
 static void on_look(void *data)
 {
     struct worker *w = data;
     struct gate_facts facts = {.disk_free_bytes = clerk_disk_free_bytes(w->clerk),
                                .disk_tight = clerk_disk_tight(w->clerk),
-                               .foreign_use = NAN};
+                               .foreign_use = NAN,
+                               .temperature_c = NAN,
+                               .user_idle_s =
+                                   w->config.user_idle_min ? gate_user_idle_s("/dev") : NAN};
     for (int i = 0; i < w->engine_count; i++) {
         const struct engine_heartbeat *beat = engine_process_heartbeat(w->engines[i]);
         if (beat && !isnan(beat->foreign_use) && !(facts.foreign_use > beat->foreign_use))
             facts.foreign_use = beat->foreign_use;
+        if (beat && !isnan(beat->temperature_c) && !(facts.temperature_c > beat->temperature_c))
+            facts.temperature_c = beat->temperature_c;
     }
     bool changed = gate_look(&w->gate, &w->config, &facts);
     if (changed)
         for (int k = 0; k < GATE_COUNT; k++)
             if (gate_is_shut(&w->gate, (enum gate_kind)k))
                 log_info("gate.shut", "gate=%s", gate_name((enum gate_kind)k));
+    look_after_parking(w);
     alarm_set(w->alarms, &w->dispatching, LOOK_MS, on_look, w);
     dispatch_overdue(w);
     dispatch(w);

@@ -107,7 +107,7 @@ struct worker {
     struct outage outage;
     struct drift drift;
     enum worker_phase phase;
-    bool drain_over, recovering;
+    bool drain_over, recovering, parked;
     int exit_code;
 
     /* what the Horde says about the owner */

@@ -115,6 +115,7 @@ static void send_heartbeat(struct channel *c)
     m.heartbeat.busy = c->running[0] != 0;
     m.heartbeat.queued = c->queued;
     pthread_mutex_unlock(&c->lock);
+    if (c->measure) c->measure(c->measure_context, &m.heartbeat);
     m.heartbeat.idle_seconds = (double)(now_ms() - c->last_step_ms) / 1000;
     channel_send(c, &m, NULL);
 }

@@ -36,6 +36,9 @@ struct channel {
     char canceled[CHANNEL_CANCELED_MAX][ENGINE_JOB_BYTES]; /* a ring of recent ones */
     int canceled_next;
     _Atomic int64_t last_step_ms;
+    /* fills what a heartbeat says of the device; the beater's thread. Set before the first beat or NULL. */
+    void (*measure)(void *context, struct engine_heartbeat *heartbeat);
+    void *measure_context;
 };
 
 int channel_start(struct channel *c, int in_fd, int out_fd, uint64_t launch_id, struct error *err);

@@ -14,6 +14,7 @@
 #include "engine/channel.h"
 #include "engine/describe.h"
 #include "engine/models.h"
+#include "engine/nvml.h"
 #include "engine/post.h"
 
 #define ENGINE_EXIT_DEVICE 70
@@ -26,6 +27,7 @@ struct engine {
     struct describe describe;
     struct safety *safety; /* NULL: none, or a broken one */
     struct channel channel;
+    struct nvml *nvml; /* NULL: nothing is known about the card */
 };
 
 int serve_load(struct engine *e, const struct engine_msg *job);

@@ -86,6 +86,30 @@ static bool can(const struct engine *e, const char *name)
     return !capability_find_post(name, &post) || post_available(&e->post, name);
 }
 
+/* The heartbeat's thread. A card that is gone ends the engine: kilnd is told why and does not start it again. */
+static void measure(void *context, struct engine_heartbeat *h)
+{
+    struct engine *e = context;
+    struct nvml_facts f;
+    nvml_read(e->nvml, &f);
+    h->temperature_c = f.temperature_c;
+    h->watts = f.watts;
+    h->foreign_use = f.foreign_use;
+    h->memory_bytes = f.memory_bytes;
+    h->free_bytes = f.free_bytes;
+    if (e->device->host_memory && !h->memory_bytes) {
+        h->memory_bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+        h->free_bytes = (int64_t)free_memory_bytes();
+    }
+    if (!f.lost) return;
+    struct error err = {0};
+    error_set(&err, ERR_DEVICE,
+              ENGINE_GPU_LOST ": %s fell off the bus; it comes back with the machine",
+              e->device->name);
+    channel_send_error(&e->channel, "", &err, true);
+    _exit(ENGINE_EXIT_DEVICE);
+}
+
 static void say_hello(struct engine *e)
 {
     struct engine_msg m;
@@ -199,10 +223,14 @@ int main(int argc, char **argv)
     describe_init(&e->describe, e->device, o.precision, o.cache);
     models_init(&e->models, e->device, o.precision, (size_t)o.memory_mib << 20);
     verdict_open(e, o.safety, o.cache);
+    e->nvml = nvml_open(o.device);
+    e->channel.measure_context = e;
+    e->channel.measure = measure;
     say_hello(e);
     code = work(e);
     if (code) _exit(code); /* the device is gone: no orderly way out of its library */
     channel_stop(&e->channel);
+    nvml_close(e->nvml);
     post_release(&e->post);
     free(e->annotators);
     describe_release(&e->describe);

@@ -105,7 +105,7 @@ static int work(struct alchemy *a, struct engine_alchemy_result *result, struct 
     /* local work may name a file of weights in place of the form's own */
     bool own_file = job->control_type && *job->control_type == '/';
     const char *name = own_file ? job->control_type : alchemy_form_name(job->form);
-    energy_start(&energy);
+    energy_start(&energy, a->engine->nvml);
     int rc = apart_decode(&picture, "of the form", job->source.data, job->source.length, err);
     if (rc) return rc;
     if (job->form == ALCHEMY_NSFW) {

@@ -122,7 +122,7 @@ static int generate(struct generate *g, struct engine_result *result, struct pip
                                    .annotators = g->engine->annotators};
     struct model *model;
     struct energy energy;
-    energy_start(&energy);
+    energy_start(&energy, g->engine->nvml);
     on_progress(g, &(struct pipeline_progress){.phase = PHASE_LOAD});
     int rc = image_request_check(&job->request, err);
     double before = now_seconds();

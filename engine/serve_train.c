@@ -112,7 +112,7 @@ int serve_train(struct engine *e, const struct engine_msg *job)
     struct error err = {0};
     if (!m) return ERR_NO_MEMORY;
     engine_msg_init(m, ENGINE_TRAINED, e->channel.launch_id, job->job_id);
-    energy_start(&t.energy);
+    energy_start(&t.energy, e->nvml);
     int rc = train_options_parse(&options, &job->train, &err);
     if (!rc) {
         bool lora = !strcmp(options.what, "lora");

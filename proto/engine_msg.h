@@ -33,6 +33,7 @@
 #define ENGINE_PROTOCOL 1
 #define ENGINE_HEARTBEAT_SECONDS 5
 #define ENGINE_JOB_BYTES 64
+#define ENGINE_GPU_LOST "gpu_lost" /* how the text of a fatal error begins when no restart can help */
 #define ENGINE_DEVICES_MAX 16
 #define ENGINE_NAMES_MAX 128
 #define ENGINE_NOTES_MAX 64

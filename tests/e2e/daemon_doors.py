@@ -286,5 +286,6 @@ def an_old_log_is_short(programs):
 
 
 if __name__ == "__main__":
-    sys.exit(run([v for k, v in list(globals().items()) if callable(v) and getattr(v, "__module__", "") == "__main__"],
+    sys.exit(run([v for k, v in list(globals().items()) if callable(v) and getattr(v, "__module__", "") == "__main__"
+                  and k not in ("http", "free_port")],
                  dict(zip(("kilnd", "engine", "horde"), map(os.path.abspath, sys.argv[1:])))))

@@ -282,12 +282,26 @@ static void work(void)
     }
 }
 
+static void cancel(const char *job_id)
+{
+    for (int i = 0; i < job_count; i++) {
+        if (!str_equal(jobs[i].m.job_id, job_id)) continue;
+        say_error(job_id, ERR_CANCELED, "taken back");
+        engine_msg_release(&jobs[i].m);
+        memmove(&jobs[i], &jobs[i + 1], sizeof jobs[0] * (size_t)(--job_count - i));
+        return;
+    }
+}
+
 static void take(struct engine_msg *m)
 {
     if (m->launch_id != launch_id) {
         engine_msg_release(m);
     } else if (m->kind == ENGINE_SHUTDOWN) {
         _exit(0);
+    } else if (m->kind == ENGINE_CANCEL) {
+        cancel(m->job_id);
+        engine_msg_release(m);
     } else if (m->kind == ENGINE_LOAD) {
         struct engine_msg l;
         engine_msg_init(&l, ENGINE_LOADED, launch_id, "");

@@ -90,7 +90,8 @@ static void gates_open_and_shut(void **state)
 {
     struct gate g = {0};
     struct config c = {.disk_floor_mb = 100, .pause_when_gpu_busy = true};
-    struct gate_facts facts = {.disk_free_bytes = 200 << 20, .foreign_use = NAN};
+    struct gate_facts facts = {
+        .disk_free_bytes = 200 << 20, .foreign_use = NAN, .temperature_c = NAN, .user_idle_s = NAN};
     gate_look(&g, &c, &facts);
     assert_true(gate_is_open(&g));
     facts.disk_free_bytes = 99 << 20;
@@ -114,6 +115,33 @@ static void gates_open_and_shut(void **state)
     now_turn_ms(1001);
     assert_true(gate_look(&g, &c, &facts));
     assert_true(gate_is_open(&g));
+
+    c.max_temperature_c = 80;
+    facts.temperature_c = 81;
+    gate_look(&g, &c, &facts);
+    now_turn_ms(10001);
+    assert_true(gate_look(&g, &c, &facts));
+    assert_true(gate_is_shut(&g, GATE_TEMPERATURE) && gate_is_urgent(GATE_TEMPERATURE));
+    facts.temperature_c = 78; /* not yet five degrees cooler */
+    gate_look(&g, &c, &facts);
+    now_turn_ms(120001);
+    assert_false(gate_look(&g, &c, &facts));
+    facts.temperature_c = 74;
+    gate_look(&g, &c, &facts);
+    now_turn_ms(120001);
+    assert_true(gate_look(&g, &c, &facts));
+    facts.temperature_c = NAN;
+
+    c.user_idle_min = 10;
+    facts.user_idle_s = 599;
+    assert_true(gate_look(&g, &c, &facts));
+    assert_true(gate_is_shut(&g, GATE_USER));
+    facts.user_idle_s = 601;
+    assert_true(gate_look(&g, &c, &facts));
+    facts.user_idle_s = NAN; /* nobody knows: it does not block */
+    gate_look(&g, &c, &facts);
+    assert_true(gate_is_open(&g));
+    assert_true(isnan(gate_user_idle_s("/nowhere")));
 
     gate_pause(&g, 60000, "lunch\n");
     char text[200];
