@@ -16,6 +16,7 @@
 #include "base/now.h"
 #include "base/str.h"
 #include "engine/bench_model.h"
+#include "engine/convert.h"
 #include "engine/engine.h"
 #include "engine/engine_bench.h"
 #include "engine/kernels_bench.h"
@@ -188,6 +189,7 @@ int main(int argc, char **argv)
     struct error err = {0};
     log_start("kiln-engine", LOG_WARN);
     if (argc > 1 && str_equal(argv[1], "bench")) return engine_bench_main(argc - 1, argv + 1);
+    if (argc > 1 && str_equal(argv[1], "convert")) return convert_main(argc - 1, argv + 1);
     if (argc > 1 && str_equal(argv[1], "bench-kernels"))
         return kernels_bench_main(argc - 1, argv + 1);
     if (argc > 1 && str_equal(argv[1], "bench-train")) return train_bench_main(argc - 1, argv + 1);

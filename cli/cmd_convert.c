@@ -1,0 +1,39 @@
+/* cmd_convert.c - weights written anew; the engine's program does it, which knows the files. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "cli/command.h"
+#include "cli/local_engine.h"
+
+static int run(int argc, char **argv)
+{
+    struct error err = {0};
+    char *path = local_engine_program(&err);
+    if (!path) return command_fail(&command_convert, &err);
+    char **child = alloc_zero((size_t)argc + 2, sizeof *child);
+    child[0] = path;
+    child[1] = (char *)(uintptr_t) "convert";
+    for (int i = 1; i < argc; i++) child[i + 1] = argv[i];
+    fflush(stdout);
+    execv(path, child);
+    error_set_errno(&err, ERR_NOT_FOUND, errno, "starting %s", path);
+    free(child);
+    free(path);
+    return command_fail(&command_convert, &err);
+}
+
+const struct command command_convert = {
+    .name = "convert",
+    .summary = "write weights anew: pickles as safetensors, another precision",
+    .usage =
+        "usage: kiln convert IN OUT.safetensors [--precision keep|fp32|fp16|bf16] [--prune]\n"
+        "\n"
+        "IN is a safetensors file, its .index.json (shards become one file), or a torch pickle\n"
+        "(.ckpt, .pt, .pth, .bin), which is read as data and never run. Names stay as they "
+        "are.\n"
+        "--prune leaves out averaged copies (model_ema) and what only training reads.\n",
+    .run = run,
+};
