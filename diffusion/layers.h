@@ -72,7 +72,7 @@ void norm_release(struct norm *m, struct device *d);
 /*
  * Where a weight stands. `name` is the full name in each dialect, without the component's prefix
  * ("input_blocks.0.0.weight" / "conv_in.weight"). A file may hold [out,in] where dim says
- * [out,in,1,1] and the other way round. `stacked_of` > 0: in that dialect the tensor has so many
+ * [out,in,1,1] and the other way round, or have ones in front or behind. `stacked_of` > 0: in that dialect the tensor has so many
  * rows and this weight is rows stacked_from .. (OpenCLIP's in_proj). `transposed`: in that dialect
  * the matrix is stored as [in,out].
  */

@@ -210,12 +210,14 @@ static int wanted_shape(const struct weight_site *site, enum dialect d, int64_t 
 
 static bool shape_fits(const struct safetensors_entry *e, int rank, const int64_t *dim)
 {
+    const int64_t *have = e->dim;
     int er = e->rank;
     if (rank == 4 && dim[2] == 1 && dim[3] == 1) rank = 2;
-    if (er == 4 && e->dim[2] == 1 && e->dim[3] == 1) er = 2;
+    for (; er > rank && have[0] == 1; er--) have++; /* [1,out,in,3,3], [1,C,1,1] */
+    while (er > rank && have[er - 1] == 1) er--;
     if (rank != er) return false;
     for (int i = 0; i < rank; i++)
-        if (e->dim[i] != dim[i]) return false;
+        if (have[i] != dim[i]) return false;
     return true;
 }
 

@@ -27,6 +27,19 @@ struct tensor op_activation(struct pass *p, struct tensor x, enum activation act
     return y;
 }
 
+void op_activate(struct pass *p, struct tensor *x, enum activation act)
+{
+    struct tensor y = *x;
+    if (p->tape) {
+        *x = op_activation(p, *x, act);
+        return;
+    }
+    if (!op_check_dtype(p, "activation", y, y)) return;
+    struct activation_args args = {
+        .y = y.data, .x = y.data, .count = tensor_count(y), .act = act, .dtype = y.dtype};
+    op_call(p, x, activation, &args);
+}
+
 static void geglu_undo(struct pass *p, const void *saved, struct tensor dy)
 {
     const struct tensor *x = saved;

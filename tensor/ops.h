@@ -71,6 +71,8 @@ struct tensor op_attention_joined(struct pass *p, struct tensor qkv, int64_t hea
 
 struct tensor op_geglu(struct pass *p, struct tensor x); /* [..,2D] -> [..,D] */
 struct tensor op_activation(struct pass *p, struct tensor x, enum activation act);
+/* The same in x's own memory (with a tape: in fresh memory). */
+void op_activate(struct pass *p, struct tensor *x, enum activation act);
 
 struct tensor op_add(struct pass *p, struct tensor a, struct tensor b); /* same shape */
 void op_add_into(struct pass *p, struct tensor *y, struct tensor a,
