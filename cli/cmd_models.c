@@ -14,6 +14,7 @@
 #include "cli/table.h"
 #include "config/folders.h"
 #include "store/download.h"
+#include "store/known.h"
 #include "store/reference.h"
 #include "store/source.h"
 
@@ -267,15 +268,13 @@ static int reference_for(struct models_run *m, struct error *err)
     return 0;
 }
 
-static int get(struct models_run *m, struct error *err)
+static int get_one(struct models_run *m, const char *word, struct error *err)
 {
     struct wanted w = {0};
     enum download_end end;
     enum store_state state = STORE_OWN;
     char sha256[65] = "";
-    if (m->offline) return error_set(err, ERR_INVALID, "get and --offline contradict each other");
-    int rc = reference_for(m, err);
-    if (!rc) rc = source_resolve(&w, m->word, &m->source, &m->reference, &m->client, err);
+    int rc = source_resolve(&w, word, &m->source, &m->reference, &m->client, err);
     if (rc) return rc;
     struct download_rule rule = rule_of(m, w.kind);
     char *typed = m->word;
@@ -285,6 +284,23 @@ static int get(struct models_run *m, struct error *err)
     progress_end(&m->progress);
     if (!rc) say_got(m, &w, end, state, sha256);
     wanted_release(&w);
+    return rc;
+}
+
+static int get(struct models_run *m, struct error *err)
+{
+    const struct known_file *files[KNOWN_GROUP_MAX];
+    if (m->offline) return error_set(err, ERR_INVALID, "get and --offline contradict each other");
+    bool may = m->source.kind == STORE_POST || m->source.kind == STORE_KIND_COUNT;
+    int count = may ? known_group(m->word, files) : 0, rc = 0;
+    if (count > 1 && (m->source.name || m->source.sha256))
+        return error_set(err, ERR_INVALID, "%s is %d files: --as and --sha256 are for one", m->word,
+                         count);
+    if (!count) {
+        rc = reference_for(m, err);
+        return rc ? rc : get_one(m, m->word, err);
+    }
+    for (int i = 0; i < count && !rc; i++) rc = get_one(m, files[i]->name, err);
     return rc;
 }
 
@@ -539,8 +555,9 @@ const struct command command_models = {
         "       kiln models list [--json]\n"
         "       kiln models rm NAME\n"
         "       kiln models verify [NAME [--sha256 HEX]]\n\n"
-        "NAME is one of the Horde's lists (search shows them) or KIND/NAME of the store. URL is "
-        "one of\n"
+        "NAME is one of the Horde's lists (search shows them), KIND/NAME of the store, or gfpgan, "
+        "codeformers,\n"
+        "u2net with all the files that the post-processor needs. URL is one of\n"
         "  https://civitai.com/models/N?modelVersionId=N   civitai:VERSION\n"
         "  https://huggingface.co/ORG/REPO/resolve/REV/FILE   hf:ORG/REPO/FILE\n"
         "  https://github.com/... and other files on the hosts of docs/models-store.md\n"

@@ -35,6 +35,7 @@ extern const struct command command_status, command_jobs, command_ledger, comman
 extern const struct command command_horde, command_kudos, command_upscale, command_bench,
     command_convert;
 extern const struct command command_caption, command_interrogate;
+extern const struct command command_fix, command_strip;
 extern const struct command command_train, command_dataset, command_pocket;
 extern const struct command command_trace, command_show, command_doctor, command_config;
 

@@ -17,6 +17,7 @@ static const struct command *const commands[] = {
     &command_trace,    &command_show,    &command_pause,   &command_resume,      &command_reload,
     &command_config,   &command_doctor,  &command_horde,   &command_kudos,       &command_upscale,
     &command_bench,    &command_convert, &command_caption, &command_interrogate,
+    &command_fix,      &command_strip,
 };
 
 int command_fail(const struct command *c, const struct error *err)

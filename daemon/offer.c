@@ -10,6 +10,7 @@
 #include "base/now.h"
 #include "base/str.h"
 #include "daemon/worker.h"
+#include "proto/post_weights.h"
 #include "store/store.h"
 
 #define AHEAD_MS 400 /* of computing that should wait at an engine */
@@ -24,12 +25,17 @@ bool worker_may_use(const struct worker *w, const char *path)
 
 bool worker_may_use_post(const struct worker *w, const char *name)
 {
-    static const char *const ends[] = {"safetensors", "pth"}; /* whichever the engine takes */
+    const struct post_weights *post = post_weights_find(name);
     bool may = true;
-    for (unsigned i = 0; i < COUNT_OF(ends); i++) {
-        char *path = alloc_printf("%s/post/%s.%s", w->folders.cache, name, ends[i]);
-        if (!access(path, R_OK)) may = may && worker_may_use(w, path);
-        free(path);
+    for (int part = 0; post && part < POST_PARTS; part++) {
+        char file[POST_FILE_BYTES];
+        bool found = false; /* the engine takes the first */
+        for (int i = 0; !found && post_weights_file(file, post, part, i); i++) {
+            char *path = alloc_printf("%s/post/%s", w->folders.cache, file);
+            found = !access(path, R_OK);
+            if (found) may = may && worker_may_use(w, path);
+            free(path);
+        }
     }
     return may;
 }
@@ -174,6 +180,10 @@ struct capability_set worker_able(const struct worker *w)
 {
     struct capability_set able = capability_built();
     const struct config *c = &w->config;
+    /* a name that the server knows gets all that it promises there: then all or none is offered */
+    struct capability_set promised = {0};
+    if (capability_agent_known(c->bridge_agent)) promised = capability_agent_set(c->bridge_agent);
+    bool any_post = false, all_posts = true;
     for (int i = 0; i < w->engine_count; i++) {
         if (engine_process_state(w->engines[i]) != ENGINE_READY) continue;
         struct capability_set s = of_engine(engine_process_hello(w->engines[i]));
@@ -190,11 +200,14 @@ struct capability_set worker_able(const struct worker *w)
     for (int p = 0; p < CAPABILITY_COUNT; p++) { /* and a post-processor one that may be used */
         enum capability post;
         const char *name = capability_name((enum capability)p);
-        if (capability_find_post(name, &post) && !worker_may_use_post(w, name))
-            capability_remove(&able, post);
+        if (!capability_find_post(name, &post)) continue;
+        if (!worker_may_use_post(w, name)) capability_remove(&able, post);
+        any_post = any_post || capability_has(&able, post);
+        all_posts = all_posts && (capability_has(&able, post) || !capability_has(&promised, post));
     }
     for (int f = 0; f < ALCHEMY_COUNT; f++)
         if (!may_use_form(w, (enum alchemy_form)f)) able.forms &= ~(1u << f);
+    if (!any_post || !all_posts) capability_remove(&able, CAPABILITY_POST_PROCESSING);
     static const enum capability of_feature[] = {CAPABILITY_LORA, CAPABILITY_CONTROLNET,
                                                  CAPABILITY_POST_PROCESSING, CAPABILITY_IMG2IMG};
     for (int f = 0; f < FEATURE_COUNT; f++)

@@ -213,6 +213,7 @@ static bool shape_fits(const struct safetensors_entry *e, int rank, const int64_
     const int64_t *have = e->dim;
     int er = e->rank;
     if (rank == 4 && dim[2] == 1 && dim[3] == 1) rank = 2;
+    if (er == 4 && have[2] == 1 && have[3] == 1) er = 2;
     for (; er > rank && have[0] == 1; er--) have++; /* [1,out,in,3,3], [1,C,1,1] */
     while (er > rank && have[er - 1] == 1) er--;
     if (rank != er) return false;

@@ -101,10 +101,14 @@ static int work(struct alchemy *a, struct engine_alchemy_result *result, struct 
     const struct engine_alchemy *job = &a->job->alchemy;
     struct pipeline_hooks hooks = {a, on_progress, on_canceled};
     struct pixels picture;
+    int faces = -1;
     struct energy energy;
     /* local work may name a file of weights in place of the form's own */
     bool own_file = job->control_type && *job->control_type == '/';
-    const char *name = own_file ? job->control_type : alchemy_form_name(job->form);
+    struct post_job post = {.name = alchemy_form_name(job->form),
+                            .path = own_file ? job->control_type : NULL,
+                            .restorer = {job->strength, job->fidelity},
+                            .faces = &faces};
     energy_start(&energy, a->engine->nvml);
     int rc = apart_decode(&picture, "of the form", job->source.data, job->source.length, err);
     if (rc) return rc;
@@ -115,9 +119,10 @@ static int work(struct alchemy *a, struct engine_alchemy_result *result, struct 
     } else if (job->form == ALCHEMY_INTERROGATION) {
         rc = answer_words(a, &picture, &hooks, result, err);
     } else {
-        rc = post_run(&a->engine->post, name, &picture, &hooks, err);
-        if (!rc) rc = answer_image(a, &picture, own_file, result, err);
+        rc = post_run(&a->engine->post, &post, &picture, &hooks, err);
+        if (!rc) rc = answer_image(a, &picture, own_file || job->lossless, result, err);
     }
+    if (!rc && faces >= 0) result->number = faces;
     if (!rc) result->joules = energy_since(&energy);
     pixels_release(&picture);
     return rc;

@@ -73,11 +73,7 @@ static int judge_images(struct generate *g, struct pipeline_result *made,
                         struct engine_result *result, struct error *err)
 {
     const struct engine_generate *job = &g->job->generate;
-    for (int i = 0; i < made->count; i++) {
-        if (is_constant(&made->images[i]))
-            return error_set(err, ERR_INTERNAL, "image %d has one colour only: its latents broke",
-                             i);
-        if (!job->check_safety) continue;
+    for (int i = 0; i < made->count && job->check_safety; i++) {
         int rc = verdict_apply(g->engine, &made->images[i], &job->request, job->censor_nsfw,
                                &result->images[i], err);
         if (rc) return rc;
@@ -110,6 +106,28 @@ static int encode_images(const struct engine_generate *g, const struct pipeline_
     return 0;
 }
 
+/* Each post-processor over all images, so that its networks are opened once. */
+static int post_process(struct generate *g, struct pipeline_result *made,
+                        const struct pipeline_hooks *hooks, struct error *err)
+{
+    const struct engine_generate *job = &g->job->generate;
+    const char *names[ENGINE_POST_MAX];
+    for (int i = 0; i < made->count; i++)
+        if (is_constant(&made->images[i]))
+            return error_set(err, ERR_INTERNAL, "image %d has one colour only: its latents broke",
+                             i);
+    memcpy(names, job->post_processing, (size_t)job->post_count * sizeof names[0]);
+    post_sort(names, job->post_count);
+    int rc = 0;
+    for (int j = 0; j < job->post_count && !rc; j++) {
+        struct post_job post = {.name = names[j], .restorer = restorer_defaults};
+        post.restorer.strength = job->facefixer_strength;
+        for (int i = 0; i < made->count && !rc; i++)
+            rc = post_run(&g->engine->post, &post, &made->images[i], hooks, err);
+    }
+    return rc;
+}
+
 static int generate(struct generate *g, struct engine_result *result, struct pipeline_result *made,
                     struct error *err)
 {
@@ -137,9 +155,7 @@ static int generate(struct generate *g, struct engine_result *result, struct pip
     result->seconds[ENGINE_PHASE_TEXT] =
         now_seconds() - before - made->sample_seconds - made->decode_seconds;
     before = now_seconds();
-    for (int i = 0; i < made->count && !rc; i++)
-        for (int j = 0; j < job->post_count && !rc; j++)
-            rc = post_run(&g->engine->post, job->post_processing[j], &made->images[i], &hooks, err);
+    rc = post_process(g, made, &hooks, err);
     if (rc) return rc;
     result->seconds[ENGINE_PHASE_POST] = now_seconds() - before;
     before = now_seconds();

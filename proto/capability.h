@@ -64,16 +64,16 @@
     X(REALESRGAN_X4PLUS_ANIME, "RealESRGAN_x4plus_anime_6B", 1)                                    \
     X(NMKD_SIAX, "NMKD_Siax", 1)                                                                   \
     X(ANIME_SHARP, "4x_AnimeSharp", 1)                                                             \
-    X(GFPGAN, "GFPGAN", 0)                                                                         \
-    X(CODEFORMERS, "CodeFormers", 0)                                                               \
-    X(STRIP_BACKGROUND, "strip_background", 0)                                                     \
+    X(GFPGAN, "GFPGAN", 1)                                                                         \
+    X(CODEFORMERS, "CodeFormers", 1)                                                               \
+    X(STRIP_BACKGROUND, "strip_background", 1)                                                     \
     X(NOMOS8KSC, "4xNomos8kSC", 0)                                                                 \
     X(LSDIRPLUS, "4xLSDIRplus", 0)                                                                 \
     X(NOMOSWEBPHOTO, "4xNomosWebPhoto_RealPLKSR", 0)                                               \
     X(NOMOS2_REALPLKSR, "4xNomos2_realplksr_dysample", 0)                                          \
     X(NOMOS2_HQ_DAT2, "4xNomos2_hq_dat2", 0)                                                       \
     X(MODERN_SPANIMATION, "2xModernSpanimationV1", 0)                                              \
-    X(GFPGAN_V13, "GFPGANv1.3", 0)                                                                 \
+    X(GFPGAN_V13, "GFPGANv1.3", 1)                                                                 \
     X(RESTOREFORMER, "RestoreFormer", 0)
 
 /* Alchemy forms that answer in words. Those that answer with a picture are the post-processors of the

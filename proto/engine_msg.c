@@ -191,7 +191,9 @@ static const struct field result_fields[] = {
 
 static const struct field alchemy_fields[] = {
     F_ENUM(engine_alchemy, form, form_names), F_TEXT(engine_alchemy, control_type),
-    F_BLOB(engine_alchemy, source), F_BOOL(engine_alchemy, check_safety), F_END};
+    F_BLOB(engine_alchemy, source),           F_F64(engine_alchemy, strength, 0, 1),
+    F_F64(engine_alchemy, fidelity, 0, 1),    F_BOOL(engine_alchemy, check_safety),
+    F_BOOL(engine_alchemy, lossless),         F_END};
 
 static const struct field word_fields[] = {F_WORD(alchemy_word, group), F_WORD(alchemy_word, text),
                                            F_NUMBER(alchemy_word, confidence), F_END};
@@ -267,6 +269,10 @@ void engine_msg_init(struct engine_msg *m, enum engine_kind kind, uint64_t launc
     m->launch_id = launch_id;
     str_copy(m->job_id, sizeof m->job_id, job_id ? job_id : "");
     switch (kind) {
+    case ENGINE_ALCHEMY:
+        m->alchemy.strength = 1;
+        m->alchemy.fidelity = 0.5;
+        break;
     case ENGINE_GENERATE:
         image_request_init(&m->generate.request);
         m->generate.facefixer_strength = 1;

@@ -200,7 +200,9 @@ struct engine_alchemy {
     enum alchemy_form form;
     const char *control_type; /* annotation; NULL otherwise */
     struct blob source;
+    double strength, fidelity; /* of face fixers, 0 .. 1 */
     bool check_safety;
+    bool lossless; /* for one's own pictures */
 };
 
 struct engine_alchemy_result {

@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/now.h"
 #include "base/str.h"
+#include "store/known.h"
 #include "store/note.h"
 
 #define FOLDER "reference"
@@ -193,7 +194,8 @@ const char *reference_sha256(const struct reference *r, const struct store_entry
                 return m->sha256;
         }
     }
-    return NULL;
+    const struct known_file *known = entry->kind == STORE_POST ? known_find(entry->name) : NULL;
+    return known ? known->sha256 : NULL;
 }
 
 const char *reference_nearest(const struct reference *r, const char *name)

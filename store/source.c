@@ -8,6 +8,7 @@
 
 #include "base/alloc.h"
 #include "base/str.h"
+#include "store/known.h"
 
 /* "a%20b" -> "a b", for names on disk; the result is checked before it becomes one */
 static char *decoded(const char *text, size_t length)
@@ -94,6 +95,20 @@ static int from_reference(struct wanted *w, const char *word, const struct sourc
     str_clean(w->family, sizeof w->family, m->baseline);
     if (m->sha256) memcpy(w->sha256, m->sha256, sizeof w->sha256);
     return set_file(w, m->file, o, err);
+}
+
+static int from_known(struct wanted *w, const struct known_file *known,
+                      const struct source_options *o, struct error *err)
+{
+    char *file = alloc_printf("%s.%s", known->name, known->extension);
+    w->kind = STORE_POST;
+    w->url = alloc_string(known->url);
+    w->source = alloc_string("known file");
+    w->size_bytes = known->size_bytes;
+    memcpy(w->sha256, known->sha256, sizeof w->sha256);
+    int rc = set_file(w, file, o, err);
+    free(file);
+    return rc;
 }
 
 static bool civitai_kind(const char *type, enum store_kind *kind)
@@ -267,6 +282,7 @@ int source_resolve(struct wanted *to, const char *word, const struct source_opti
                    const struct reference *r, struct fetch_client *c, struct error *err)
 {
     struct wanted w = {0};
+    const struct known_file *known = known_find(word);
     int64_t id = 0;
     int rc;
     if (str_starts(word, "civitai:"))
@@ -277,6 +293,8 @@ int source_resolve(struct wanted *to, const char *word, const struct source_opti
         rc = from_hub_word(&w, word + 3, o, err);
     else if (strstr(word, "://"))
         rc = from_url(&w, word, o, c, err);
+    else if (known && (o->kind == STORE_POST || o->kind == STORE_KIND_COUNT))
+        rc = from_known(&w, known, o, err);
     else
         rc = from_reference(&w, word, o, r, err);
     if (!rc) rc = set_hash(&w, o, err);

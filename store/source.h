@@ -8,7 +8,7 @@
  * Source   horde-api 20; developer.civitai.com; huggingface.co "resolve" URLs. A Horde name is only
  *          ever given to the bytes that the Horde's list means.
  *
- *     Deliberate   control_canny   canny   RealESRGAN_x4plus
+ *     Deliberate   control_canny   canny   RealESRGAN_x4plus   GFPGANv1.4 (store/known.h)
  *     https://civitai.com/models/4823/deliberate?modelVersionId=15236
  *     https://civitai.com/api/download/models/15236     civitai:15236
  *     https://huggingface.co/ORG/REPO/resolve/REV/FILE  (or blob)     hf:ORG/REPO/FILE

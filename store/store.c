@@ -16,9 +16,9 @@
 
 static const struct {
     const char *folder;
-    const char *extensions[2];
+    const char *extensions[3];
 } kinds[STORE_KIND_COUNT] = {
-#define X(name, folder, first, second) {folder, {first, second}},
+#define X(name, folder, first, second, third) {folder, {first, second, third}},
     STORE_KINDS(X)
 #undef X
 };
@@ -54,7 +54,7 @@ static enum store_state state_find(const char *name)
 const char *store_extension(enum store_kind kind, const char *file)
 {
     const char *dot = strrchr(file, '.');
-    for (int i = 0; dot && i < 2; i++) {
+    for (int i = 0; dot && i < 3; i++) {
         const char *e = kinds[kind].extensions[i];
         if (e && str_equal_nocase(dot + 1, e)) return e;
     }

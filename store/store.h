@@ -28,14 +28,14 @@
 
 /* name on disk, then the extensions that the programs open there */
 #define STORE_KINDS(X)                                                                             \
-    X(MODEL, "models", "safetensors", "ckpt")                                                      \
-    X(POST, "post", "safetensors", "pth")                                                          \
-    X(CONTROLNET, "controlnet", "safetensors", NULL)                                               \
-    X(LORA, "loras", "safetensors", "pt")                                                          \
-    X(EMBEDDING, "embeddings", "safetensors", "pt")
+    X(MODEL, "models", "safetensors", "ckpt", NULL)                                                \
+    X(POST, "post", "safetensors", "pth", "onnx")                                                  \
+    X(CONTROLNET, "controlnet", "safetensors", NULL, NULL)                                         \
+    X(LORA, "loras", "safetensors", "pt", NULL)                                                    \
+    X(EMBEDDING, "embeddings", "safetensors", "pt", NULL)
 
 enum store_kind {
-#define X(name, folder, first, second) STORE_##name,
+#define X(name, folder, first, second, third) STORE_##name,
     STORE_KINDS(X)
 #undef X
         STORE_KIND_COUNT

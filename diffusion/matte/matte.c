@@ -74,7 +74,8 @@ static void stretch(struct pixels *mask, const float *saliency, int n)
         most = fmaxf(most, saliency[i]);
     }
     for (int i = 0; i < n; i++) {
-        float share = most > least ? (saliency[i] - least) / (most - least) : 0;
+        /* where nothing stands out, everything stays */
+        float share = most > least ? (saliency[i] - least) / (most - least) : 1;
         mask->data[i] = (uint8_t)(fminf(fmaxf(share, 0), 1) * 255);
     }
 }

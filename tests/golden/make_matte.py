@@ -18,8 +18,15 @@ from safetensors.torch import save_file
 
 LEVELS = {1: 7, 2: 6, 3: 5, 4: 4}
 MID, OUT = 2, 3
+SIZES = None  # or channels in, within and out of each block: the published ones
 BLOCKS = ["stage1", "stage2", "stage3", "stage4", "stage5", "stage6",
           "stage5d", "stage4d", "stage3d", "stage2d", "stage1d"]
+
+
+def sizes(block):
+    if SIZES:
+        return SIZES[block]
+    return 3 if block == "stage1" else 2 * OUT if block.endswith("d") else OUT, MID, OUT
 
 
 def levels(block):
@@ -40,11 +47,11 @@ def weights(g):
         w[name + ".bias"] = torch.randn(cout, generator=g) * 0.1
 
     for b in BLOCKS:
-        cin = 3 if b == "stage1" else OUT if not b.endswith("d") else 2 * OUT
+        cin, mid, out = sizes(b)
         for c in convs(b):
             up = c.endswith("d")
-            i = cin if c == "rebnconvin" else OUT if c == "rebnconv1" else 2 * MID if up else MID
-            o = OUT if c in ("rebnconvin", "rebnconv1d") else MID
+            i = cin if c == "rebnconvin" else out if c == "rebnconv1" else 2 * mid if up else mid
+            o = out if c in ("rebnconvin", "rebnconv1d") else mid
             conv("%s.%s.conv_s1" % (b, c), o, i, 3)
             bn = "%s.%s.bn_s1." % (b, c)
             w[bn + "weight"] = 1 + 0.3 * torch.randn(o, generator=g)
@@ -52,8 +59,8 @@ def weights(g):
             w[bn + "running_mean"] = 0.2 * torch.randn(o, generator=g)
             w[bn + "running_var"] = 0.3 + torch.rand(o, generator=g)
             w[bn + "num_batches_tracked"] = torch.tensor(7)
-    for i in range(1, 7):
-        conv("side%d" % i, 1, OUT, 3)
+    for i, b in enumerate(["stage1d", "stage2d", "stage3d", "stage4d", "stage5d", "stage6"]):
+        conv("side%d" % (i + 1), 1, sizes(b)[2], 3)
     conv("outconv", 1, 6, 1)
     return w
 

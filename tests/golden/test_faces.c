@@ -397,47 +397,65 @@ static bool on_canceled(void *context)
 /* The whole way with random networks: size and alpha stay, strength 0 changes nothing, the same twice. */
 static void pictures_keep_their_form(void **state)
 {
-    static const char *const networks[] = {"gfpgan", "codeformer"};
-    char *finder = one_face_finder(), *parser = drawn("parsenet", "parser", NULL, 0);
-    struct pixels source = {0}, rgba = {0};
+    char *finder = one_face_finder(), *network = drawn("gfpgan", "gfpgan", NULL, 0);
+    struct restorer *r;
+    struct restorer_options none = {.strength = 0}, wrong = {.strength = 1.5};
+    struct pixels source = {0}, rgba = {0}, first = {0}, again = {0}, same = {0};
+    struct counted counted = {0};
+    struct pipeline_hooks hooks = {&counted, on_progress, on_canceled};
+    struct error e = {0};
+    int faces = 0, most;
     read_picture(&source, "align.png");
     CHECK(pixels_convert(&rgba, &source, 4, &err));
     for (int i = 0; i < rgba.width * rgba.height; i++) rgba.data[i * 4 + 3] = (uint8_t)(i % 251);
-    for (size_t i = 0; i < COUNT_OF(networks); i++) {
-        char *network = drawn(networks[i], networks[i], NULL, 0);
-        struct restorer *r;
-        struct restorer_files files = {network, finder, i ? parser : NULL};
-        struct restorer_options none = {.strength = 0}, half = {.strength = 0.5, .fidelity = 1},
-                                wrong = {.strength = 1.5};
-        struct pixels first = {0}, again = {0}, same = {0}, less = {0};
-        struct counted counted = {0};
-        struct pipeline_hooks hooks = {&counted, on_progress, on_canceled};
-        struct error e = {0};
-        int faces = 0, most;
-        CHECK(restorer_open(&r, device, &files, &err));
-        CHECK(restorer_run(r, &first, &rgba, NULL, &hooks, &faces, &err));
-        CHECK(restorer_run(r, &again, &rgba, NULL, NULL, NULL, &err));
-        printf("%s: %d faces, %d steps\n", networks[i], faces, counted.steps);
-        assert_true(faces >= 1 && counted.last == counted.steps);
-        assert_int_equal(first.channels, 4);
-        assert_true(mean_difference(&first, &again, &most) == 0);
-        assert_true(mean_difference(&first, &rgba, &most) > 0.01);
-        for (int k = 0; k < rgba.width * rgba.height; k++)
-            assert_int_equal(first.data[k * 4 + 3], rgba.data[k * 4 + 3]);
-        CHECK(restorer_run(r, &same, &source, &none, NULL, NULL, &err));
-        assert_true(mean_difference(&same, &source, &most) == 0);
-        CHECK(restorer_run(r, &less, &source, &half, NULL, NULL, &err));
-        assert_true(mean_difference(&less, &source, &most) > 0);
-        assert_int_equal(restorer_run(r, &less, &source, &wrong, NULL, NULL, &e), ERR_INVALID);
-        counted = (struct counted){.cancel_at = 1};
-        assert_int_equal(restorer_run(r, &less, &source, NULL, &hooks, NULL, &e), ERR_CANCELED);
-        struct pixels *every[] = {&first, &again, &same, &less};
-        for (size_t k = 0; k < COUNT_OF(every); k++) pixels_release(every[k]);
-        restorer_close(r);
-        free(network);
-    }
-    pixels_release(&source);
-    pixels_release(&rgba);
+    CHECK(restorer_open(&r, device, &(struct restorer_files){network, finder, NULL}, &err));
+    CHECK(restorer_run(r, &first, &rgba, NULL, &hooks, &faces, &err));
+    CHECK(restorer_run(r, &again, &rgba, NULL, NULL, NULL, &err));
+    printf("%d faces, %d steps\n", faces, counted.steps);
+    assert_true(faces >= 1 && counted.last == counted.steps);
+    assert_int_equal(first.channels, 4);
+    assert_true(mean_difference(&first, &again, &most) == 0);
+    assert_true(mean_difference(&first, &rgba, &most) > 0.01);
+    for (int k = 0; k < rgba.width * rgba.height; k++)
+        assert_int_equal(first.data[k * 4 + 3], rgba.data[k * 4 + 3]);
+    CHECK(restorer_run(r, &same, &source, &none, NULL, NULL, &err));
+    assert_true(mean_difference(&same, &source, &most) == 0);
+    assert_int_equal(restorer_run(r, &same, &source, &wrong, NULL, NULL, &e), ERR_INVALID);
+    counted = (struct counted){.cancel_at = 1};
+    assert_int_equal(restorer_run(r, &same, &source, NULL, &hooks, NULL, &e), ERR_CANCELED);
+    struct pixels *every[] = {&source, &rgba, &first, &again, &same};
+    for (size_t k = 0; k < COUNT_OF(every); k++) pixels_release(every[k]);
+    restorer_close(r);
+    free(network);
+    free(finder);
+}
+
+/* With a parser less of the face shows than without; half the strength is half of the way. */
+static void masks_and_strength_are_heeded(void **state)
+{
+    char *finder = one_face_finder(), *parser = drawn("parsenet", "parser", NULL, 0);
+    char *network = drawn("codeformer", "codeformer", NULL, 0);
+    struct pixels source = {0}, square = {0}, half = {0}, parsed = {0};
+    struct restorer_options some = {.strength = 0.5, .fidelity = 0.5};
+    struct restorer *r;
+    int most;
+    read_picture(&source, "align.png");
+    CHECK(restorer_open(&r, device, &(struct restorer_files){network, finder, NULL}, &err));
+    CHECK(restorer_run(r, &square, &source, NULL, NULL, NULL, &err));
+    CHECK(restorer_run(r, &half, &source, &some, NULL, NULL, &err));
+    restorer_close(r);
+    CHECK(restorer_open(&r, device, &(struct restorer_files){network, finder, parser}, &err));
+    CHECK(restorer_run(r, &parsed, &source, NULL, NULL, NULL, &err));
+    restorer_close(r);
+    double whole = mean_difference(&square, &source, &most);
+    double less = mean_difference(&half, &source, &most);
+    double masked = mean_difference(&parsed, &source, &most);
+    printf("changed by %.2f, at half strength %.2f, with a parser %.2f\n", whole, less, masked);
+    assert_true(less > 0 && less < whole);
+    assert_true(masked > 0 && masked < whole);
+    struct pixels *every[] = {&source, &square, &half, &parsed};
+    for (size_t k = 0; k < COUNT_OF(every); k++) pixels_release(every[k]);
+    free(network);
     free(finder);
     free(parser);
 }
@@ -470,6 +488,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(masks_are_softened_as_opencv_does),
         cmocka_unit_test(points_without_direction_are_no_face),
         cmocka_unit_test(pictures_keep_their_form),
+        cmocka_unit_test(masks_and_strength_are_heeded),
         cmocka_unit_test(other_files_are_refused),
     };
     if (argc < 2) {
