@@ -72,6 +72,15 @@ int codeformer_detect(struct codeformer *model, const struct weight_store *s, st
         codeformer_release(&m, NULL);
         return rc;
     }
+    const struct vq_block *in = m.encoder.list, *out = in + m.encoder.count - 1;
+    const struct vq_block *from = m.generator.list, *to = from + m.generator.count - 1;
+    if (in->in != 3 || out->out != m.code_width || from->in != m.code_width || to->out != 3)
+        rc = error_set(err, ERR_FORMAT, "%s: its encoder, codes and generator do not fit together",
+                       weight_store_path(s));
+    if (rc) {
+        codeformer_release(&m, NULL);
+        return rc;
+    }
     m.size = side << steps;
     detect_fuses(&m, s);
     m.layers = alloc_zero((size_t)m.layer_count, sizeof *m.layers);

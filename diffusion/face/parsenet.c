@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 
 #define WIDTH_MAX 4096
+#define CLASSES_MAX 64
 
 static const struct safetensors_entry *find(const struct weight_store *s, const char *block,
                                             const char *part)
@@ -48,6 +49,9 @@ int parsenet_detect(struct parsenet *model, const struct weight_store *s, struct
         return error_set(err, ERR_FORMAT, "%s holds no ParseNet", weight_store_path(s));
     m.base = first->dim[0];
     m.classes = last->dim[0];
+    if (m.classes > CLASSES_MAX)
+        return error_set(err, ERR_FORMAT, "%s: a ParseNet of %lld classes, %d are the limit",
+                         weight_store_path(s), (long long)m.classes, CLASSES_MAX);
     m.list = alloc_zero(PARSENET_BLOCKS_MAX, sizeof *m.list);
     m.downs = detect_list(&m, s, "encoder", 1, PARSENET_DOWN);
     m.bodies = detect_list(&m, s, "body", 0, PARSENET_SAME);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/alloc.h"
+#include "base/free_memory.h"
 #include "base/now.h"
 #include "diffusion/face/align.h"
 #include "diffusion/face/codeformer.h"
@@ -318,6 +319,7 @@ int restorer_run(struct restorer *r, struct pixels *to, const struct pixels *fro
     if (!(o.strength >= 0 && o.strength <= 1 && o.fidelity >= 0 && o.fidelity <= 1))
         return error_set(err, ERR_INVALID, "strength %g and fidelity %g: each is 0 to 1",
                          o.strength, o.fidelity);
+    if (r->device->host_memory) r->memory.limit_bytes = free_memory_bytes();
     int rc = step(hooks, 0, 1, start, err);
     if (!rc) rc = pixels_convert(&rgb, from, 3, err);
     if (!rc) rc = pixels_convert(&made, from, from->channels == 4 ? 4 : 3, err);

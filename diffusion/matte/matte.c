@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/alloc.h"
+#include "base/free_memory.h"
 #include "base/now.h"
 #include "diffusion/matte/u2net.h"
 #include "image/resize.h"
@@ -88,6 +89,7 @@ static int run_net(struct matte *m, struct pixels *mask, const struct pixels *sm
     if (!values) return error_set(err, ERR_NO_MEMORY, "no memory for a mask");
     normalise(values, small);
     struct pass p;
+    if (m->device->host_memory) m->memory.limit_bytes = free_memory_bytes();
     pass_start(&p, &m->memory, DTYPE_F32, NULL);
     struct tensor x = pass_input(&p, values, 4, TENSOR_DIM(1, SIDE_PX, SIDE_PX, 3));
     pass_output(&p, values, u2net_forward(&p, &m->net, x));
