@@ -26,6 +26,7 @@ int guidance_open(struct guidance *g, struct error *err)
     const struct unet_config *c = &g->model->unet.config;
     int64_t each = g->h * g->w;
     g->chunk = (int)(CALL_LATENTS_MAX / (each > 0 ? each : 1));
+    if (g->lean) g->chunk = 1;
     if (g->chunk > g->images) g->chunk = g->images;
     if (g->chunk < 1) g->chunk = 1;
     size_t batch = (size_t)(g->chunk * sides(g));

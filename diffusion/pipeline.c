@@ -8,6 +8,7 @@
 
 #include "base/alloc.h"
 #include "base/free_memory.h"
+#include "base/log.h"
 #include "base/now.h"
 #include "base/str.h"
 #include "diffusion/hires.h"
@@ -52,6 +53,13 @@ int run_stopped(struct error *err)
 
 static int to_pixels(struct pixels *p, const float *rgb, int width, int height, struct error *err);
 
+#define LEAN_TILE 32 /* latents a side */
+
+static int vae_tile(const struct run *run)
+{
+    return run->lean ? LEAN_TILE : VAE_TILE_AUTO;
+}
+
 /* ---- sampling ---- */
 
 /* By the tiny decoder when there is one; what cannot be shown is not. */
@@ -89,6 +97,7 @@ static void start_guidance(const struct run *run, const struct sampling_pass *pa
                            .scale = run->r->cfg,
                            .rescale = run->r->guidance_rescale,
                            .images = run->r->count,
+                           .lean = run->lean,
                            .h = pass->height / factor,
                            .w = pass->width / factor,
                            .sizes = {pass->height, pass->width, 0, 0, pass->height, pass->width},
@@ -265,7 +274,7 @@ int run_encode_picture(struct run *run, const float *rgb, int width, int height,
                          "%s: its VAE has no encoder, which a source image "
                          "needs",
                          m->info.path);
-    return vae_encode_picture(&m->vae, &m->memory, m->vae_dtype, VAE_TILE_AUTO, rgb, 1, height,
+    return vae_encode_picture(&m->vae, &m->memory, m->vae_dtype, vae_tile(run), rgb, 1, height,
                               width, latent, &run->result->peak_bytes, err);
 }
 
@@ -394,7 +403,7 @@ static int decode_one(struct run *run, const float *latent, float *rgb, struct e
     int64_t f = vae_factor(&m->vae), h = run->r->height_px / f, w = run->r->width_px / f;
     size_t count = (size_t)run->r->height_px * (size_t)run->r->width_px * 3;
     /* a picture that closes on itself cannot be cut */
-    int tile = run->r->tiling ? 0 : VAE_TILE_AUTO;
+    int tile = run->r->tiling ? 0 : vae_tile(run);
     enum dtype tries[2] = {m->vae_dtype, DTYPE_F32};
     if (m->taesd)
         return taesd_decode_picture(m->taesd, &m->memory, m->vae_dtype, latent, h, w, rgb, err);
@@ -468,9 +477,9 @@ static void limit_memory(struct model *m)
     m->memory.limit_bytes = left > 2 * SPARE_BYTES ? left - SPARE_BYTES : SPARE_BYTES;
 }
 
-int pipeline_run(struct model *model, const struct image_request *request,
-                 const struct pipeline_hooks *hooks, struct pipeline_result *result,
-                 struct error *err)
+static int run_once(struct model *model, const struct image_request *request,
+                    const struct pipeline_hooks *hooks, bool lean, struct pipeline_result *result,
+                    struct error *err)
 {
     struct pipeline_result made = {0};
     struct run run = {.m = model,
@@ -478,14 +487,13 @@ int pipeline_run(struct model *model, const struct image_request *request,
                       .hooks = hooks,
                       .result = &made,
                       .start = now_seconds(),
-                      .guided = request->cfg != 1 && !model->unet.config.guidance};
-    int rc = image_request_check(request, err);
-    if (rc) return rc;
+                      .guided = request->cfg != 1 && !model->unet.config.guidance,
+                      .lean = lean};
     float *latents = NULL;
     model->unet.circular = request->tiling;
     model->unet.guidance_scale = request->cfg;
     limit_memory(model);
-    rc = run_open_controls(&run, err);
+    int rc = run_open_controls(&run, err);
     if (!rc && request->control_type && request->return_control_map) {
         rc = return_map(&run);
     } else {
@@ -504,6 +512,32 @@ int pipeline_run(struct model *model, const struct image_request *request,
     }
     *result = made;
     return 0;
+}
+
+/* All that this model and its host could do without. */
+static void make_room(struct model *m, const struct pipeline_hooks *hooks)
+{
+    record_cache_release(&m->steps);
+    pass_memory_trim(&m->memory);
+    pass_memory_trim(&m->context);
+    m->touched_bytes = 0;
+    if (hooks && hooks->make_room) hooks->make_room(hooks->context);
+}
+
+int pipeline_run(struct model *model, const struct image_request *request,
+                 const struct pipeline_hooks *hooks, struct pipeline_result *result,
+                 struct error *err)
+{
+    struct error first;
+    int rc = image_request_check(request, err);
+    if (rc) return rc;
+    rc = run_once(model, request, hooks, false, result, &first);
+    if (rc && rc != ERR_NO_MEMORY && err) *err = first;
+    if (rc != ERR_NO_MEMORY) return rc;
+    log_warn("pipeline.lean", "width=%d height=%d count=%d reason=\"%s\"", request->width_px,
+             request->height_px, request->count, first.text);
+    make_room(model, hooks);
+    return run_once(model, request, hooks, true, result, err);
 }
 
 void pipeline_result_release(struct pipeline_result *result)

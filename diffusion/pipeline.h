@@ -49,6 +49,9 @@ struct pipeline_hooks {
     int preview_every;
     void (*preview)(void *context, const struct pixels *picture);
     const char *annotators; /* folder of their checkpoints (control/annotator.h); NULL: none */
+    /* The device has no memory left and the request is about to be tried once more, leanly: gives
+     * back what others hold. NULL: nobody does. */
+    void (*make_room)(void *context);
 };
 
 struct pipeline_result {

@@ -33,6 +33,7 @@ struct run {
     int lora_count;
     struct conditioning positive, negative;
     bool guided; /* a negative side is computed */
+    bool lean;   /* the second try after ERR_NO_MEMORY: one image a call, small tiles */
     struct embedding embeddings[REQUEST_EMBEDDINGS_MAX];
     int embedding_count;
     struct error unusable; /* the first LoRA that could not be used */

@@ -242,6 +242,7 @@ int channel_send(struct channel *c, const struct engine_msg *m, struct error *er
 void channel_send_error(struct channel *c, const char *job_id, const struct error *why, bool fatal)
 {
     struct engine_msg m;
+    if (fatal) log_error("engine.fatal", "reason=\"%s\"", why->text); /* the process ends next */
     engine_msg_init(&m, ENGINE_ERROR, c->launch_id, job_id);
     m.error.code = why->code ? why->code : ERR_INTERNAL;
     m.error.text = why->text;

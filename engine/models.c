@@ -152,6 +152,12 @@ const char *models_hash(struct models *m, const char *name, int wait)
     return s ? file_hash_text(&s->hash, wait) : "";
 }
 
+void models_make_room(struct models *m)
+{
+    for (int i = 0; i < m->count; i++)
+        if (m->slot[i].used != m->uses) close_slot(&m->slot[i]);
+}
+
 void models_unload(struct models *m, const char *name)
 {
     struct model_slot *s = find(m, name);

@@ -41,6 +41,8 @@ int models_name(struct models *m, const char *name, const char *path, const char
 int models_get(struct models *m, const char *name, struct model **model, struct error *err);
 /* SHA-256 of the model's file; waits for it. "" when it cannot be told. */
 const char *models_hash(struct models *m, const char *name, int wait);
+/* Closes every model but the one that models_get gave last. */
+void models_make_room(struct models *m);
 void models_unload(struct models *m, const char *name);
 
 bool precision_find(const char *name, enum precision *precision); /* auto fp32 bf16 fp16 */

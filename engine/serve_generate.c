@@ -68,6 +68,12 @@ static bool is_constant(const struct pixels *p)
     return true;
 }
 
+static void on_no_memory(void *context)
+{
+    struct generate *g = context;
+    models_make_room(&g->engine->models);
+}
+
 /* What must not leave is overwritten here, before an encoder or a file could see it (S5). */
 static int judge_images(struct generate *g, struct pipeline_result *made,
                         struct engine_result *result, struct error *err)
@@ -137,7 +143,8 @@ static int generate(struct generate *g, struct engine_result *result, struct pip
                                    .canceled = on_canceled,
                                    .preview_every = job->preview_every_steps,
                                    .preview = on_preview,
-                                   .annotators = g->engine->annotators};
+                                   .annotators = g->engine->annotators,
+                                   .make_room = on_no_memory};
     struct model *model;
     struct energy energy;
     energy_start(&energy, g->engine->nvml);

@@ -13,6 +13,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/error.h"
 
@@ -29,7 +30,17 @@ struct runtime {
     size_t memory_bytes;
     int driver; /* 13000 */
     bool emulated;
+    int64_t patience_ms; /* how long a wait may last */
+    bool lost; /* it did not answer: nothing more is asked of it, not even to free memory */
 };
+
+#define RUNTIME_BUSY 600 /* cudaErrorNotReady */
+#define RUNTIME_LOST 702 /* cudaErrorLaunchTimeout */
+
+/* runtime_wait.c: asks until the answer is not RUNTIME_BUSY; RUNTIME_LOST when patience ends.
+ * KILN_CUDA_PATIENCE_MS, 60000 unless said. */
+int64_t runtime_patience_ms(void);
+int runtime_wait(struct runtime *r, int (*query)(struct runtime *r, int event), int event);
 
 int runtime_open(struct runtime *r, int index, struct error *err);
 void runtime_close(struct runtime *r);

@@ -37,7 +37,7 @@ int runtime_open(struct runtime *r, int index, struct error *err)
                          count == 1 ? "" : "s");
     struct cudaDeviceProp prop;
     if ((rc = cudaGetDeviceProperties(&prop, index)) != cudaSuccess) return no_device(rc, err);
-    struct runtime opened = {.device = index};
+    struct runtime opened = {.device = index, .patience_ms = runtime_patience_ms()};
     opened.capability = prop.major * 10 + prop.minor;
     opened.multiprocessors = prop.multiProcessorCount;
     opened.shared_limit = prop.sharedMemPerBlockOptin;
@@ -72,6 +72,7 @@ int runtime_open(struct runtime *r, int index, struct error *err)
 
 void runtime_close(struct runtime *r)
 {
+    if (r->lost) return;
     for (int i = 0; i < RUNTIME_EVENTS; i++) cudaEventDestroy(r->events[i]);
     cudaStreamDestroy(r->stream);
 }
@@ -85,7 +86,7 @@ int runtime_alloc(struct runtime *r, void **memory, size_t bytes)
 
 void runtime_free(struct runtime *r, void *memory)
 {
-    cudaFree(memory);
+    if (!r->lost) cudaFree(memory); /* would wait */
 }
 
 int runtime_alloc_pinned(struct runtime *r, void **memory, size_t bytes)
@@ -95,7 +96,7 @@ int runtime_alloc_pinned(struct runtime *r, void **memory, size_t bytes)
 
 void runtime_free_pinned(struct runtime *r, void *memory)
 {
-    cudaFreeHost(memory);
+    if (!r->lost) cudaFreeHost(memory);
 }
 
 int runtime_to_device(struct runtime *r, void *to, const void *from, size_t bytes)
@@ -123,20 +124,30 @@ int runtime_event_record(struct runtime *r, int event)
     return (int)cudaEventRecord(r->events[event], r->stream);
 }
 
+static int query_event(struct runtime *r, int event)
+{
+    return (int)cudaEventQuery(r->events[event]);
+}
+
+static int query_stream(struct runtime *r, int event)
+{
+    return (int)cudaStreamQuery(r->stream);
+}
+
 int runtime_event_wait(struct runtime *r, int event)
 {
-    return (int)cudaEventSynchronize(r->events[event]);
+    return runtime_wait(r, query_event, event);
 }
 
 int runtime_event_ms(struct runtime *r, int from, int to, float *ms)
 {
-    cudaError_t rc = cudaEventSynchronize(r->events[to]);
-    return rc ? (int)rc : (int)cudaEventElapsedTime(ms, r->events[from], r->events[to]);
+    int rc = runtime_event_wait(r, to);
+    return rc ? rc : (int)cudaEventElapsedTime(ms, r->events[from], r->events[to]);
 }
 
 int runtime_finish(struct runtime *r)
 {
-    return (int)cudaStreamSynchronize(r->stream);
+    return runtime_wait(r, query_stream, 0);
 }
 
 int runtime_capture_begin(struct runtime *r)
@@ -180,6 +191,8 @@ int runtime_check(int code, const char *what, struct error *err)
     if (code == cudaSuccess) return 0;
     if (code == cudaErrorMemoryAllocation)
         return error_set(err, ERR_NO_MEMORY, "%s: the GPU has no memory left", what);
+    if (code == RUNTIME_LOST)
+        return error_set(err, ERR_DEVICE, "%s: the GPU does not answer any more", what);
     if (code == cudaErrorInvalidConfiguration || code == cudaErrorInvalidValue)
         return error_set(err, ERR_INTERNAL, "%s: %s (CUDA error %d)", what,
                          runtime_error_text(code), code);

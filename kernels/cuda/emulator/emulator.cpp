@@ -3,7 +3,9 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "kernels/cuda/emulator/fiber.h"
 #include "kernels/cuda/emulator/graph.h"
@@ -54,6 +56,7 @@ static struct machine {
     struct lane *lanes;
     struct warp warp[max_threads / 32];
     uint64_t random;
+    uint64_t hang_at; /* launches from this one on never end; 0: none */
 } machine;
 
 struct emulated_place *emulated_here;
@@ -471,11 +474,35 @@ static void run_block(unsigned x, unsigned y, unsigned z, unsigned grid_x, size_
     if (!machine.failed && machine.done != machine.threads) deadlock();
 }
 
+void emulator_start_faults()
+{
+    static bool read;
+    const char *fail = getenv("KILN_EMULATOR_FAIL"), *once = getenv("KILN_EMULATOR_FAIL_ONCE");
+    if (read || !fail) return;
+    read = true;
+    if (once) {
+        int fd = open(once, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
+        if (fd < 0) return;
+        close(fd);
+    }
+    const char *colon = strchr(fail, ':');
+    uint64_t number = strtoull(colon ? colon + 1 : fail, nullptr, 10);
+    if (strncmp(fail, "hang:", 5) == 0)
+        machine.hang_at = number;
+    else if (strncmp(fail, "memory:", 7) == 0)
+        emulator_limit_memory((size_t)number << 20);
+    else if (!machine.options.fail_at)
+        machine.options.fail_at = number;
+}
+
+bool emulator_hangs()
+{
+    return machine.hang_at && machine.counts.launches >= machine.hang_at;
+}
+
 static int start_machine()
 {
     if (machine.lanes) return 0;
-    const char *fail = getenv("KILN_EMULATOR_FAIL");
-    if (fail && !machine.options.fail_at) machine.options.fail_at = strtoull(fail, nullptr, 10);
     if (!machine.options.target) machine.options.target = 80;
     machine.lanes = (struct lane *)calloc(max_threads, sizeof *machine.lanes);
     if (!machine.lanes || !fiber_pool_reserve(max_threads)) return 2;
@@ -519,7 +546,7 @@ int emulator_launch(const char *name, emulator_body body, const void *params, si
         return 700;
     }
     rc = check_launch(grid_y, grid_z, block, shared_bytes);
-    if (rc) return rc;
+    if (rc || emulator_hangs()) return rc;
     machine.threads = (int)block;
     machine.warps = (int)block / 32;
     machine.random = machine.options.seed;

@@ -31,7 +31,9 @@ struct emulator_options {
     uint64_t seed;     /* 0: file order of warps and lanes; else a seeded shuffle */
     bool check_races;  /* shadow of shared memory */
     uint64_t fail_at;  /* this launch and all after it fail as a broken card's do; 0: none. Also
-                          KILN_EMULATOR_FAIL, for programs */
+                          KILN_EMULATOR_FAIL=N, for programs; =hang:N: launches from N on never
+                          end; =memory:MIB: the card has so little. With KILN_EMULATOR_FAIL_ONCE=FILE
+                          only the process that can make FILE is struck */
     bool check_global; /* shadow of device memory (two blocks, one cell) */
 };
 
@@ -55,6 +57,9 @@ void emulator_free(void *memory);
 /* The allocation that holds [p, p + bytes)? */
 bool emulator_owns(const void *p, size_t bytes);
 void emulator_limit_memory(size_t bytes); /* 0: no limit; for out-of-memory tests */
+size_t emulator_free_bytes(size_t of);    /* what is left of the limit, or of `of` */
+bool emulator_hangs(void);                /* a launch does not end */
+void emulator_start_faults(void);         /* reads the two variables above, once */
 
 /* Limits of the target, as cudaDeviceGetAttribute tells them. */
 size_t emulator_shared_limit(int target);

@@ -133,6 +133,12 @@ void emulator_free(void *memory)
     }
 }
 
+size_t emulator_free_bytes(size_t of)
+{
+    size_t most = limit_bytes ? limit_bytes : of;
+    return most > allocated_bytes ? most - allocated_bytes : 0;
+}
+
 void emulator_limit_memory(size_t bytes)
 {
     limit_bytes = bytes;

@@ -12,11 +12,13 @@ int runtime_open(struct runtime *r, int index, struct error *err)
         return error_set(err, ERR_NOT_FOUND, "device cuda:%d: the emulator has one GPU, number 0",
                          index);
     struct emulator_options options;
+    emulator_start_faults();
     emulator_get(&options);
     *r = (struct runtime){.capability = options.target,
                           .multiprocessors = 4,
                           .emulated = true,
                           .driver = 13000,
+                          .patience_ms = runtime_patience_ms(),
                           .shared_limit = emulator_shared_limit(options.target),
                           .memory_bytes = (size_t)8 << 30};
     str_copy(r->label, sizeof r->label, "emulated GPU");
@@ -102,9 +104,15 @@ int runtime_event_record(struct runtime *r, int event)
     return 0;
 }
 
+static int query(struct runtime *r, int event)
+{
+    if (emulator_hangs()) return RUNTIME_BUSY;
+    return emulator_failure() ? 719 : 0;
+}
+
 int runtime_event_wait(struct runtime *r, int event)
 {
-    return refuse_capture();
+    return emulator_capturing() ? refuse_capture() : runtime_wait(r, query, event);
 }
 
 int runtime_event_ms(struct runtime *r, int from, int to, float *ms)
@@ -137,13 +145,12 @@ void runtime_graph_free(struct runtime *r, void *graph)
 
 int runtime_finish(struct runtime *r)
 {
-    if (refuse_capture()) return 900;
-    return emulator_failure() ? 719 : 0;
+    return emulator_capturing() ? refuse_capture() : runtime_wait(r, query, 0);
 }
 
 int runtime_free_bytes(struct runtime *r, size_t *bytes)
 {
-    *bytes = r->memory_bytes;
+    *bytes = emulator_free_bytes(r->memory_bytes);
     return 0;
 }
 
@@ -152,6 +159,8 @@ int runtime_check(int code, const char *what, struct error *err)
     if (code == 0) return 0;
     if (code == 2) return error_set(err, ERR_NO_MEMORY, "%s: the GPU has no memory left", what);
     const char *why = emulator_failure();
+    if (code == RUNTIME_LOST)
+        return error_set(err, ERR_DEVICE, "%s: the GPU does not answer any more", what);
     if (why) return error_set(err, ERR_DEVICE, "%s: the GPU failed: %s", what, why);
     return error_set(err, ERR_INTERNAL, "%s: CUDA error %d", what, code);
 }

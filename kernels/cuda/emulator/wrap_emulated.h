@@ -257,8 +257,8 @@ template <auto Kernel, class P>
 int launch(const char *name, dim3 grid, unsigned block, size_t shared_bytes, void *, const P &p)
 {
     return emulator_launch(
-        name, [](const void *params) { Kernel(*(const P *)params); }, &p, sizeof p, grid.x,
-        grid.y, grid.z, block, shared_bytes);
+        name, [](const void *params) { Kernel(*(const P *)params); }, &p, sizeof p, grid.x, grid.y,
+        grid.z, block, shared_bytes);
 }
 
 #endif
