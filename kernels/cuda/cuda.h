@@ -9,8 +9,10 @@
 #ifndef KERNELS_CUDA_CUDA_H
 #define KERNELS_CUDA_CUDA_H
 
+#include "kernels/cuda/cuda_library.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/runtime.h"
+#include "kernels/cuda/tuner.h"
 #include "kernels/device.h"
 
 struct cuda_state {
@@ -19,6 +21,11 @@ struct cuda_state {
     size_t scratch_bytes;
     char *staging[2]; /* pinned, for uploads and downloads */
     int staging_turn;
+    struct tuner *tuner; /* NULL: shipped rules only */
+    struct cuda_library library[TUNER_KIND_COUNT];
+    bool libraries_asked;
+    void *workspace; /* of libraries */
+    bool half_sums;  /* fp16 products add up in fp16, slice by slice: KILN_CUDA_HALF_SUMS */
     bool recording, recording_spoilt;
     int forced_tile;   /* -1, or one tile for every product: tests */
     int forced_splits; /* 0, or so many: tests */
@@ -84,6 +91,27 @@ struct cuda_tile {
 };
 struct cuda_tile cuda_tile_choose(const struct cuda_state *s, const struct gemm_args *g,
                                   bool transposed);
+
+/* Own tile and split, if this shape takes them. */
+bool cuda_tile_make(struct cuda_tile *tile, const struct cuda_state *s, const struct gemm_args *g,
+                    bool transposed, int kind, int splits);
+/* The most promising ones by the cost model, best first. Returns how many. */
+int cuda_tile_list(struct tuner_choice *list, int most, const struct cuda_state *s,
+                   const struct gemm_args *g, bool transposed);
+
+/* cuda_tune.c: which way a product is done */
+struct cuda_way {
+    enum tuner_kind kind;
+    struct cuda_tile tile; /* of TUNER_OWN */
+};
+struct cuda_way cuda_tune_choose(struct device *d, const struct gemm_args *g, bool transposed,
+                                 enum dtype dtype);
+void cuda_tune_open(struct device *d);
+void cuda_tune_save(struct device *d);
+void cuda_tune_close(struct device *d);
+/* The product that way; g->splits and the like are set here. */
+int cuda_gemm_run(struct device *d, struct gemm_args *g, bool transposed, enum dtype dtype,
+                  const struct cuda_way *way, const char *what, struct error *err);
 
 bool cuda_dtype_ok(enum dtype dtype); /* F32, F16, BF16 */
 int cuda_dtype_refuse(const char *what, enum dtype dtype, struct error *err);

@@ -94,6 +94,7 @@ static int device_zero(struct device *d, void *memory, size_t bytes, struct erro
 static int device_finish(struct device *d, struct error *err)
 {
     if (cuda_state(d)->recording) return cuda_refuse_recording(d, "finish", err);
+    cuda_tune_save(d);
     return runtime_check(runtime_finish(&cuda_state(d)->runtime), "finish", err);
 }
 
@@ -119,6 +120,7 @@ static const struct kernels cuda_kernels = {.name = "cuda",
 static void cuda_device_close(struct device *d)
 {
     struct cuda_state *s = cuda_state(d);
+    cuda_tune_close(d);
     for (int i = 0; i < 2; i++)
         if (s->staging[i]) runtime_free_pinned(&s->runtime, s->staging[i]);
     if (s->scratch) runtime_free(&s->runtime, s->scratch);
@@ -167,6 +169,7 @@ PLUGIN_EXPORT int cuda_device_open(struct device **device, const char *options, 
             rc = runtime_check(code, "pinned memory", err);
     }
     if (!rc) rc = cuda_selftest(d, err);
+    if (!rc) cuda_tune_open(d);
     if (rc) {
         cuda_device_close(d);
         return rc;

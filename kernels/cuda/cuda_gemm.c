@@ -55,7 +55,26 @@ int cuda_gemm(struct device *d, struct gemm_args *g, bool transposed, enum dtype
             return error_set(err, ERR_INTERNAL, "%s: no simple kernel for this form", what);
         return runtime_check(gemm_simple(g, transposed, dtype, stream), what, err);
     }
-    struct cuda_tile choice = cuda_tile_choose(s, g, transposed);
+    struct cuda_way way = cuda_tune_choose(d, g, transposed, dtype);
+    if (way.kind != TUNER_OWN) {
+        if (cuda_gemm_run(d, g, transposed, dtype, &way, what, NULL) == 0) return 0;
+        way = (struct cuda_way){.kind = TUNER_OWN, .tile = cuda_tile_choose(s, g, transposed)};
+    }
+    return cuda_gemm_run(d, g, transposed, dtype, &way, what, err);
+}
+
+int cuda_gemm_run(struct device *d, struct gemm_args *g, bool transposed, enum dtype dtype,
+                  const struct cuda_way *way, const char *what, struct error *err)
+{
+    struct cuda_state *s = cuda_state(d);
+    void *stream = s->runtime.stream;
+    if (way->kind != TUNER_OWN) {
+        const struct cuda_library *l = &s->library[way->kind];
+        int code = l->run(l->state, g, dtype, s->workspace, stream);
+        if (code) return error_set(err, ERR_UNSUPPORTED, "%s: %s error %d", what, l->name, code);
+        return 0;
+    }
+    struct cuda_tile choice = way->tile;
     g->splits = choice.splits;
     g->k_per_split = choice.k_per_split;
     if (g->splits > 1) {
@@ -67,8 +86,13 @@ int cuda_gemm(struct device *d, struct gemm_args *g, bool transposed, enum dtype
         if (rc) return rc;
         g->partial = partial;
     }
-    int code = dtype == DTYPE_F16 ? gemm_f16(choice.tile, transposed, g, stream)
-                                  : gemm_bf16(choice.tile, transposed, g, stream);
+    int code;
+    if (dtype == DTYPE_BF16)
+        code = gemm_bf16(choice.tile, transposed, g, stream);
+    else if (s->half_sums && !transposed)
+        code = gemm_f16_half(choice.tile, g, stream);
+    else
+        code = gemm_f16(choice.tile, transposed, g, stream);
     if (!code && g->splits > 1) code = gemm_reduce(g, dtype, stream);
     return runtime_check(code, what, err);
 }

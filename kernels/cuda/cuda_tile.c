@@ -33,43 +33,69 @@ static double cost(const struct cuda_state *s, const struct gemm_args *g, enum g
     return time;
 }
 
-static bool choose(struct cuda_tile *chosen, const struct cuda_state *s, const struct gemm_args *g,
-                   bool transposed, int forced_tile)
+bool cuda_tile_make(struct cuda_tile *tile, const struct cuda_state *s, const struct gemm_args *g,
+                    bool transposed, int kind, int splits)
 {
-    struct cuda_tile best = {GEMM_64X80, 1, g->k};
-    double best_cost = 0;
-    bool found = false;
-    for (int tile = 0; tile < GEMM_TILE_COUNT; tile++) {
-        struct gemm_tile_shape shape = gemm_tile_shape((enum gemm_tile)tile, transposed);
-        if ((size_t)shape.shared_bytes > s->runtime.shared_limit) continue;
-        if (g->epilogue.geglu && !shape.takes_geglu) continue;
-        if (forced_tile >= 0 && forced_tile != tile) continue;
-        bool whole = g->epilogue.geglu || g->partial || g->keep_scratch; /* cannot be split */
+    if (kind < 0 || kind >= GEMM_TILE_COUNT || splits < 1 || splits > 16) return false;
+    struct gemm_tile_shape shape = gemm_tile_shape((enum gemm_tile)kind, transposed);
+    bool whole = g->epilogue.geglu || g->partial || g->keep_scratch; /* cannot be split */
+    if ((size_t)shape.shared_bytes > s->runtime.shared_limit) return false;
+    if (g->epilogue.geglu && !shape.takes_geglu) return false;
+    if (splits > 1 && whole) return false;
+    int k_per_split = (g->k + splits - 1) / splits;
+    k_per_split = (k_per_split + 31) / 32 * 32;
+    if (splits > 1 && (int64_t)k_per_split * (splits - 1) >= g->k) return false;
+    *tile = (struct cuda_tile){(enum gemm_tile)kind, splits, k_per_split};
+    return true;
+}
+
+struct ranked {
+    double cost;
+    struct cuda_tile tile;
+};
+
+/* All that the shape takes, cheapest first; of equals the first listed. */
+static int rank(struct ranked *list, const struct cuda_state *s, const struct gemm_args *g,
+                bool transposed, int forced_tile)
+{
+    int count = 0;
+    for (int kind = 0; kind < GEMM_TILE_COUNT; kind++) {
+        if (forced_tile >= 0 && forced_tile != kind) continue;
+        struct gemm_tile_shape shape = gemm_tile_shape((enum gemm_tile)kind, transposed);
+        bool whole = g->epilogue.geglu || g->partial || g->keep_scratch;
         for (int splits = 1; splits <= 16; splits *= 2) {
-            if (splits > 1 && whole) break;
+            struct ranked r;
             if (s->forced_splits && !whole && splits != s->forced_splits) continue;
-            int k_per_split = (g->k + splits - 1) / splits;
-            k_per_split = (k_per_split + 31) / 32 * 32;
-            if (splits > 1 && (int64_t)k_per_split * (splits - 1) >= g->k) break;
-            if (splits > 1 && k_per_split < 256 && !s->forced_splits) break;
-            double c = cost(s, g, (enum gemm_tile)tile, shape, splits, k_per_split);
-            if (found && c >= best_cost) continue;
-            found = true;
-            best_cost = c;
-            best = (struct cuda_tile){(enum gemm_tile)tile, splits, k_per_split};
+            if (!cuda_tile_make(&r.tile, s, g, transposed, kind, splits)) continue;
+            if (splits > 1 && r.tile.k_per_split < 256 && !s->forced_splits) continue;
+            r.cost = cost(s, g, r.tile.tile, shape, splits, r.tile.k_per_split);
+            int at = count++;
+            for (; at > 0 && list[at - 1].cost > r.cost; at--) list[at] = list[at - 1];
+            list[at] = r;
         }
     }
-    if (best.splits == 1) best.k_per_split = (g->k + 31) / 32 * 32;
-    *chosen = best;
-    return found;
+    return count;
 }
+
+#define RANKED_MAX (GEMM_TILE_COUNT * 5)
 
 struct cuda_tile cuda_tile_choose(const struct cuda_state *s, const struct gemm_args *g,
                                   bool transposed)
 {
-    struct cuda_tile tile;
-    if (s->forced_tile >= 0 && choose(&tile, s, g, transposed, s->forced_tile)) return tile;
-    bool found = choose(&tile, s, g, transposed, -1);
-    KILN_ASSERT(found, "no tile for %d x %d x %d", g->m, g->n, g->k);
-    return tile;
+    struct ranked list[RANKED_MAX];
+    int count = s->forced_tile >= 0 ? rank(list, s, g, transposed, s->forced_tile) : 0;
+    if (!count) count = rank(list, s, g, transposed, -1);
+    KILN_ASSERT(count, "no tile for %d x %d x %d", g->m, g->n, g->k);
+    return list[0].tile;
+}
+
+int cuda_tile_list(struct tuner_choice *choice, int most, const struct cuda_state *s,
+                   const struct gemm_args *g, bool transposed)
+{
+    struct ranked list[RANKED_MAX];
+    int count = rank(list, s, g, transposed, -1);
+    if (count > most) count = most;
+    for (int i = 0; i < count; i++)
+        choice[i] = (struct tuner_choice){TUNER_OWN, list[i].tile.tile, list[i].tile.splits};
+    return count;
 }

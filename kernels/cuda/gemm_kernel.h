@@ -94,7 +94,59 @@ template <int TM, int TN, int WM, int WN, bool TRANSPOSED> struct gemm_shape {
     static_assert(TM * 4 % threads == 0, "whole rows of A a thread");
 };
 
-template <class T, int TM, int TN, int WM, int WN, bool TRANSPOSED, int BLOCKS>
+/* acc += the two words of an fp16 fragment */
+DEVICE void add_half(float *acc, const uint32_t *sum)
+{
+    UNROLL
+    for (int r = 0; r < 2; r++) {
+        float lo, hi;
+        unpack<f16>(sum[r], lo, hi);
+        acc[2 * r] += lo;
+        acc[2 * r + 1] += hi;
+    }
+}
+
+/* One slice with fp16 sums: its 32 products add up in fp16, then into the fp32 accumulators. */
+template <class S, int TM, int WM, int WN>
+DEVICE void slice_half(float (&acc)[WM / 16][WN / 8][4], shared_t at, shared_t a_lane,
+                       shared_t b_lane, int warp_n, int lane)
+{
+    uint32_t fa[2][WM / 16][4];
+    UNROLL
+    for (int step = 0; step < 2; step++) {
+        UNROLL
+        for (int i = 0; i < WM / 16; i++)
+            matrix_load4(fa[step][i], at + a_lane + 16 * i * S::a_pitch + 32 * step);
+    }
+    UNROLL
+    for (int j = 0; j < (WN + 8) / 16; j++) {
+        uint32_t fb[2][4];
+        constexpr bool odd = WN % 16 != 0;
+        const bool last = odd && j == WN / 16; /* known at compile time: the loop is unrolled */
+        UNROLL
+        for (int step = 0; step < 2; step++) {
+            if (last)
+                matrix_load2(fb[step], at + TM * S::a_pitch +
+                                           (warp_n + WN - 8 + lane % 8) * S::b_pitch +
+                                           lane / 8 % 2 * 16 + 32 * step);
+            else
+                matrix_load4(fb[step], at + b_lane + 16 * j * S::b_pitch + 32 * step);
+        }
+        UNROLL
+        for (int i = 0; i < WM / 16; i++) {
+            UNROLL
+            for (int n = 0; n < 2; n++) {
+                if (last && n) break;
+                uint32_t sum[2] = {0, 0};
+                mma_half(sum, fa[0][i], fb[0] + 2 * n);
+                mma_half(sum, fa[1][i], fb[1] + 2 * n);
+                add_half(acc[i][2 * j + n], sum);
+            }
+        }
+    }
+}
+
+template <class T, int TM, int TN, int WM, int WN, bool TRANSPOSED, int BLOCKS, bool HALF = false>
 KERNEL((gemm_shape<TM, TN, WM, WN, TRANSPOSED>::threads), BLOCKS)
 gemm_kernel(const gemm_args p)
 {
@@ -189,8 +241,9 @@ gemm_kernel(const gemm_args p)
         if (next < slices) fill(next, stage == 0 ? gemm_stages - 1 : stage - 1);
         copy_commit();
         const shared_t at = shared + stage * S::stage_bytes;
+        if constexpr (HALF) slice_half<S, TM, WM, WN>(acc, at, a_lane, b_lane, warp_n, lane);
         UNROLL
-        for (int step = 0; step < gemm_slice / 16; step++) {
+        for (int step = 0; step < (HALF ? 0 : gemm_slice / 16); step++) {
             uint32_t fa[WM / 16][4], fb[WN / 8][2];
             UNROLL
             for (int i = 0; i < WM / 16; i++)
@@ -257,14 +310,14 @@ gemm_kernel(const gemm_args p)
     }
 }
 
-template <class T, int TM, int TN, int WM, int WN, bool TRANSPOSED, int BLOCKS>
+template <class T, int TM, int TN, int WM, int WN, bool TRANSPOSED, int BLOCKS, bool HALF = false>
 int gemm_launch_tile(const char *name, const gemm_args *p, void *stream)
 {
     using S = gemm_shape<TM, TN, WM, WN, TRANSPOSED>;
     dim3 grid((unsigned)((p->n + TN - 1) / TN), (unsigned)((p->m + TM - 1) / TM),
               (unsigned)(p->phases * p->splits));
-    return launch<gemm_kernel<T, TM, TN, WM, WN, TRANSPOSED, BLOCKS>>(name, grid, S::threads,
-                                                                      S::shared_bytes, stream, *p);
+    return launch<gemm_kernel<T, TM, TN, WM, WN, TRANSPOSED, BLOCKS, HALF>>(
+        name, grid, S::threads, S::shared_bytes, stream, *p);
 }
 
 /* the tiles, once: name, rows, columns, warp's rows and columns, blocks a multiprocessor */

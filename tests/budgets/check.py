@@ -19,7 +19,7 @@ import sys
 import tempfile
 
 FILES = ["attention_bf16", "attention_f16", "attention_grad_bf16", "attention_grad_f16", "attention_simple",
-         "gemm_bf16", "gemm_f16", "gemm_simple", "norm", "peak", "pointwise", "selftest"]
+         "gemm_bf16", "gemm_f16", "gemm_f16_half", "gemm_simple", "norm", "peak", "pointwise", "rearrange", "reduce", "selftest"]
 COUNTED = {"mma": r"\bmma\.sync", "ldmatrix": r"\bldmatrix\.", "cp.async": r"\bcp\.async\.c[ag]"}
 COLUMNS = ["registers", "spill_bytes", "stack_bytes"] + list(COUNTED)
 

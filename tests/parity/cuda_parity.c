@@ -210,6 +210,22 @@ void cuda_parity_compare_absolute(struct cuda_parity *p, const struct operand *o
         fail_msg("%s: %s is off by %.3g, limit %.3g", p->label, what, cuda.most, limit);
 }
 
+void cuda_parity_compare_relative(struct cuda_parity *p, const struct operand *o, const char *what,
+                                  double limit)
+{
+    void *values = download(p, o);
+    double squares = 0;
+    for (int64_t i = 0; i < o->count; i++) {
+        double v = ((const double *)o->data[SIDE_TRUTH])[i];
+        squares += v * v;
+    }
+    double share = measure_errors(o, values).rms / sqrt(squares / (double)o->count);
+    free(values);
+    compared++;
+    if (!(share <= limit))
+        fail_msg("%s: %s is off by %.3g of its norm, limit %.3g", p->label, what, share, limit);
+}
+
 void cuda_parity_compare(struct cuda_parity *p, const struct operand *o, const char *what)
 {
     void *values = download(p, o);

@@ -69,6 +69,9 @@ void cuda_parity_compare(struct cuda_parity *p, const struct operand *result, co
 /* The largest error is at most `limit`: for fp32 results whose plain error is accidental. */
 void cuda_parity_compare_absolute(struct cuda_parity *p, const struct operand *result,
                                   const char *what, double limit);
+/* |error| is at most `limit` of |truth|: for kernels that round on purpose. */
+void cuda_parity_compare_relative(struct cuda_parity *p, const struct operand *result,
+                                  const char *what, double limit);
 /* The CUDA side finished, and the emulator saw nothing wrong. */
 void cuda_parity_finish(struct cuda_parity *p);
 /* What the last comparison measured: ratio of root mean squares. */

@@ -20,6 +20,7 @@ FLOOR = 0.9  # of all faults
 GEMM, SIMPLE = ("gemm_f16", "cuda_gemm"), ("gemm_simple", "cuda_gemm")
 FLASH, GRAD = ("attention_f16", "cuda_attention"), ("attention_grad_f16", "cuda_attention")
 ROWS, NORM = ("attention_simple", "cuda_attention"), ("norm", "cuda_norm")
+MOVE, REDUCE = ("rearrange", "cuda_pointwise"), ("reduce", "cuda_pointwise")
 POINT, SLABS = ("pointwise", "cuda_pointwise"), ("gemm_f16", "cuda_attention")
 FAULTS = [
     # products: synchronisation
@@ -84,10 +85,10 @@ FAULTS = [
     (NORM, "norm.cu", "all row lanes counted alike", "int64_t rows = row_to - row_from - l;", "int64_t rows = row_to - row_from;"),
     # pointwise
     (POINT, "pointwise.cu", "GEGLU rows half as long", "value = row * 2 * a.d + column;", "value = row * a.d + column;"),
-    (POINT, "pointwise.cu", "transpose without a barrier", "    block_sync();\n    for (int i = y; i < turn_tile", "    for (int i = y; i < turn_tile"),
-    (POINT, "pointwise.cu", "column sum of seven", "for (int i = 1; i < 8; i++) sum", "for (int i = 1; i < 7; i++) sum"),
-    (POINT, "pointwise.cu", "block sum without barriers", "        block_sync();\n        if (t < half)\n            shared_store(sums", "        if (t < half)\n            shared_store(sums"),
-    (POINT, "pointwise.cu", "nearest rounds down", "(i * large + small - 1) / small", "i * large / small"),
+    (MOVE, "rearrange.cu", "transpose without a barrier", "    block_sync();\n    for (int i = y; i < turn_tile", "    for (int i = y; i < turn_tile"),
+    (REDUCE, "reduce.cu", "column sum of seven", "for (int i = 1; i < 8; i++) sum", "for (int i = 1; i < 7; i++) sum"),
+    (REDUCE, "reduce.cu", "block sum without barriers", "        block_sync();\n        if (t < half)\n            shared_store(sums", "        if (t < half)\n            shared_store(sums"),
+    (MOVE, "rearrange.cu", "nearest rounds down", "(i * large + small - 1) / small", "i * large / small"),
     (POINT, "pointwise.cu", "add repeats b from its start", "s.at % p.b_count", "0"),
 ]
 

@@ -421,6 +421,63 @@ static void geglu_epilogue(void **state)
     run_geglu(DTYPE_F16, 33, 24, 21);
 }
 
+/* fp16 sums: the gate of gpu-kernels is 3e-3 of the norm; every tile, an odd tail, two splits */
+static void half_sums(void **state)
+{
+    struct cuda_state *s = cuda_state(p.device[SIDE_CUDA]);
+    const int64_t m = 70, k = 328;
+    s->half_sums = true;
+    for (int tile = 0; tile < GEMM_TILE_COUNT; tile++) {
+        int64_t out = gemm_tile_shape((enum gemm_tile)tile, 0).n + 7;
+        cuda_parity_case(&p, "fp16 sums, tile %d", tile);
+        force(tile, tile % 2 + 1);
+        struct operand *x = cuda_parity_random(&p, DTYPE_F16, m * k, 1);
+        struct operand *w = cuda_parity_random(&p, DTYPE_F16, out * k, 0.2);
+        struct operand *y = cuda_parity_result(&p, DTYPE_F16, m * out);
+        emulator_count_reset();
+        CUDA_RUN(&p, linear, linear_args,
+                 {.y = AT(y),
+                  .x = AT(x),
+                  .w = cuda_parity_weight(&p, w, side, 2, (int64_t[]){out, k}),
+                  .m = m,
+                  .k = k,
+                  .out = out,
+                  .ldx = k,
+                  .ldy = out,
+                  .dtype = cuda_parity_dtype(y, side)});
+        assert_int_equal(emulator_count().bank_conflicts, 0);
+        cuda_parity_compare_relative(&p, y, "y", 3e-3);
+    }
+    /* 2048 + 1 - 2048 in one slice is 0 in fp16 and 1 in fp32: the mode is really on */
+    cuda_parity_case(&p, "fp16 sums lose a one");
+    force(GEMM_64X80, 1);
+    double row[32] = {[0] = 2048, [4] = 1, [8] = -2048}, ones[8 * 32], sum[2];
+    for (int i = 0; i < 8 * 32; i++) ones[i] = 1;
+    struct operand *x = cuda_parity_values(&p, DTYPE_F16, 32, row);
+    struct operand *w = cuda_parity_values(&p, DTYPE_F16, 8 * 32, ones);
+    struct operand *y = cuda_parity_result(&p, DTYPE_F16, 8);
+    for (int on = 0; on < 2; on++) {
+        struct error err;
+        uint16_t bits;
+        struct linear_args a = {.y = y->data[SIDE_CUDA],
+                                .x = x->data[SIDE_CUDA],
+                                .w = cuda_parity_weight(&p, w, SIDE_CUDA, 2, (int64_t[]){8, 32}),
+                                .m = 1,
+                                .k = 32,
+                                .out = 8,
+                                .ldx = 32,
+                                .ldy = 8,
+                                .dtype = DTYPE_F16};
+        s->half_sums = on;
+        assert_int_equal(cuda_linear(p.device[SIDE_CUDA], &a, &err), 0);
+        p.kernels[SIDE_CUDA]->download(p.device[SIDE_CUDA], &bits, a.y, 2, &err);
+        sum[on] = dtype_get(&bits, DTYPE_F16, 0);
+    }
+    s->half_sums = false;
+    force(-1, 0);
+    assert_true(sum[0] == 1 && sum[1] == 0);
+}
+
 /* q, k and v as one product; a second call finds the weights joined, and each is still itself */
 static void joined_linears(void **state)
 {
@@ -497,7 +554,8 @@ int main(void)
         cmocka_unit_test(each_tile),        cmocka_unit_test(linear_shapes),
         cmocka_unit_test(convolutions),     cmocka_unit_test(split_phases),
         cmocka_unit_test(linear_gradients), cmocka_unit_test(geglu_epilogue),
-        cmocka_unit_test(joined_linears),   cmocka_unit_test(counts),
+        cmocka_unit_test(joined_linears),   cmocka_unit_test(half_sums),
+        cmocka_unit_test(counts),
     };
     return cuda_parity_main("cuda_gemm", tests, COUNT_OF(tests), &p);
 }

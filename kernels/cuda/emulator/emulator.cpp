@@ -453,6 +453,26 @@ uint16_t emulated_to_f16(float v)
     return f32_to_f16(v);
 }
 
+/* ---- the clock ---- */
+
+static double clock_ms; /* of emulator_clock */
+static double (*clock_of)(const char *kernel, uint64_t blocks);
+
+void emulator_set_clock(double (*ms)(const char *kernel, uint64_t blocks))
+{
+    clock_of = ms;
+}
+
+void emulator_clock_add(double ms)
+{
+    clock_ms += ms;
+}
+
+double emulator_clock()
+{
+    return clock_ms;
+}
+
 /* ---- launches ---- */
 
 static void run_block(unsigned x, unsigned y, unsigned z, unsigned grid_x, size_t shared_bytes)
@@ -552,6 +572,7 @@ int emulator_launch(const char *name, emulator_body body, const void *params, si
     machine.random = machine.options.seed;
     device_memory_launch(machine.options.check_global);
     uint64_t blocks = (uint64_t)grid_x * grid_y * grid_z;
+    if (clock_of) emulator_clock_add(clock_of(name, blocks));
     /* with a seed the blocks come in another order too: a step coprime to their number */
     uint64_t step = 1, at = 0;
     if (machine.options.seed && blocks > 1) {

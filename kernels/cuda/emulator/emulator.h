@@ -58,8 +58,12 @@ void emulator_free(void *memory);
 bool emulator_owns(const void *p, size_t bytes);
 void emulator_limit_memory(size_t bytes); /* 0: no limit; for out-of-memory tests */
 size_t emulator_free_bytes(size_t of);    /* what is left of the limit, or of `of` */
-bool emulator_hangs(void);                /* a launch does not end */
-void emulator_start_faults(void);         /* reads the two variables above, once */
+/* The emulated card's clock: `ms` tells how long a kernel takes; NULL: no time passes. */
+void emulator_set_clock(double (*ms)(const char *kernel, uint64_t blocks));
+void emulator_clock_add(double ms);
+double emulator_clock(void);
+bool emulator_hangs(void);        /* a launch does not end */
+void emulator_start_faults(void); /* reads the two variables above, once */
 
 /* Limits of the target, as cudaDeviceGetAttribute tells them. */
 size_t emulator_shared_limit(int target);

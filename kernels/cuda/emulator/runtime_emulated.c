@@ -99,8 +99,11 @@ int runtime_clear(struct runtime *r, void *memory, size_t bytes)
     return 0;
 }
 
+static double recorded_ms[RUNTIME_EVENTS];
+
 int runtime_event_record(struct runtime *r, int event)
 {
+    recorded_ms[event] = emulator_clock();
     return 0;
 }
 
@@ -117,7 +120,7 @@ int runtime_event_wait(struct runtime *r, int event)
 
 int runtime_event_ms(struct runtime *r, int from, int to, float *ms)
 {
-    *ms = 0;
+    *ms = (float)(recorded_ms[to] - recorded_ms[from]);
     return 0;
 }
 

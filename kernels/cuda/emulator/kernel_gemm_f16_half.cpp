@@ -1,0 +1,1 @@
+#include "kernels/cuda/gemm_f16_half.cu"
