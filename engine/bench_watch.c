@@ -136,7 +136,7 @@ void watch_print_json(const struct bench_watch *w)
     for (int i = 0; i < w->parts; i++) {
         const struct watch_part *p = &w->part[i];
         double cpu = watch_median(p->cpu, p->runs);
-        printf("%s{\"name\": \"%s\", \"runs\": %d, \"wall_seconds\": %.4f, \"cpu_seconds\": %.4f, "
+        printf("%s{\"name\": \"%s\", \"runs\": %d, \"wall_seconds\": %.6f, \"cpu_seconds\": %.6f, "
                "\"tflop\": %.4f, \"gflops\": %.1f}",
                i ? ", " : "", p->name, p->runs, watch_median(p->wall, p->runs), cpu,
                p->flop * 1e-12, rate_of(w, p->flop, cpu));

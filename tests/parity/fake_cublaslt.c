@@ -7,6 +7,7 @@
 
 #include "kernels/dtype.h"
 
+#pragma GCC diagnostic ignored "-Wmissing-prototypes" /* the header is NVIDIA's */
 #define EXPORT __attribute__((visibility("default")))
 
 struct desc {
