@@ -291,8 +291,8 @@ static int get(struct models_run *m, struct error *err)
 {
     const struct known_file *files[KNOWN_GROUP_MAX];
     if (m->offline) return error_set(err, ERR_INVALID, "get and --offline contradict each other");
-    bool may = m->source.kind == STORE_POST || m->source.kind == STORE_KIND_COUNT;
-    int count = may ? known_group(m->word, files) : 0, rc = 0;
+    int count = known_group(m->word, files), rc = 0;
+    if (count && m->source.kind != STORE_KIND_COUNT && m->source.kind != files[0]->kind) count = 0;
     if (count > 1 && (m->source.name || m->source.sha256))
         return error_set(err, ERR_INVALID, "%s is %d files: --as and --sha256 are for one", m->word,
                          count);
@@ -557,7 +557,7 @@ const struct command command_models = {
         "       kiln models verify [NAME [--sha256 HEX]]\n\n"
         "NAME is one of the Horde's lists (search shows them), KIND/NAME of the store, or gfpgan, "
         "codeformers,\n"
-        "u2net with all the files that the post-processor needs. URL is one of\n"
+        "u2net, caption, interrogation, nsfw with all the files that it needs. URL is one of\n"
         "  https://civitai.com/models/N?modelVersionId=N   civitai:VERSION\n"
         "  https://huggingface.co/ORG/REPO/resolve/REV/FILE   hf:ORG/REPO/FILE\n"
         "  https://github.com/... and other files on the hosts of docs/models-store.md\n"

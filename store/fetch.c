@@ -26,6 +26,7 @@ static const char *const hosts[] = {
     "raw.githubusercontent.com",
     "github.com",
     "*.githubusercontent.com",
+    "storage.googleapis.com", /* BLIP, store/known.h */
     "huggingface.co",
     "*.huggingface.co",
     "*.hf.co",

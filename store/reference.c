@@ -194,7 +194,7 @@ const char *reference_sha256(const struct reference *r, const struct store_entry
                 return m->sha256;
         }
     }
-    const struct known_file *known = entry->kind == STORE_POST ? known_find(entry->name) : NULL;
+    const struct known_file *known = known_in_store(entry->kind, entry->name);
     return known ? known->sha256 : NULL;
 }
 

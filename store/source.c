@@ -100,8 +100,8 @@ static int from_reference(struct wanted *w, const char *word, const struct sourc
 static int from_known(struct wanted *w, const struct known_file *known,
                       const struct source_options *o, struct error *err)
 {
-    char *file = alloc_printf("%s.%s", known->name, known->extension);
-    w->kind = STORE_POST;
+    char *file = alloc_printf("%s.%s", known->file ? known->file : known->name, known->extension);
+    w->kind = known->kind;
     w->url = alloc_string(known->url);
     w->source = alloc_string("known file");
     w->size_bytes = known->size_bytes;
@@ -293,7 +293,7 @@ int source_resolve(struct wanted *to, const char *word, const struct source_opti
         rc = from_hub_word(&w, word + 3, o, err);
     else if (strstr(word, "://"))
         rc = from_url(&w, word, o, c, err);
-    else if (known && (o->kind == STORE_POST || o->kind == STORE_KIND_COUNT))
+    else if (known && (o->kind == known->kind || o->kind == STORE_KIND_COUNT))
         rc = from_known(&w, known, o, err);
     else
         rc = from_reference(&w, word, o, r, err);

@@ -11,7 +11,7 @@
  *     CACHE/models/NAME.safetensors|.ckpt   .NAME.safetensors.note   what is known (note.h)
  *     CACHE/post/NAME.pth                   .NAME.safetensors.part   unfinished
  *     CACHE/controlnet/TYPE.safetensors     NAME.safetensors.bad     did not pass `verify`
- *     CACHE/loras/  CACHE/embeddings/
+ *     CACHE/loras/  CACHE/embeddings/       CACHE/caption/  CACHE/words/  CACHE/safety/
  *     CACHE/reference/                      the Horde's lists; CACHE/refusals/ addresses that said no
  *
  * The folders below CACHE are opened without following links: nothing is written outside.
@@ -32,7 +32,10 @@
     X(POST, "post", "safetensors", "pth", "onnx")                                                  \
     X(CONTROLNET, "controlnet", "safetensors", NULL, NULL)                                         \
     X(LORA, "loras", "safetensors", "pt", NULL)                                                    \
-    X(EMBEDDING, "embeddings", "safetensors", "pt", NULL)
+    X(EMBEDDING, "embeddings", "safetensors", "pt", NULL)                                          \
+    X(CAPTION, "caption", "safetensors", "pth", "txt")                                             \
+    X(WORDS, "words", "txt", NULL, NULL)                                                           \
+    X(SAFETY, "safety", "safetensors", NULL, NULL)
 
 enum store_kind {
 #define X(name, folder, first, second, third) STORE_##name,

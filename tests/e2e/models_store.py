@@ -446,6 +446,24 @@ with tempfile.TemporaryDirectory() as top:
     outside = [str(p) for p in Path(top).rglob("*") if p.is_file() and not str(p).startswith((str(cache / "kiln"), str(Path(top, "n", "kiln"))))]
     check("nothing outside the cache", not outside, outside)
 
+    # ---- what the forms caption and interrogation need: pinned bytes or none, and lists of one's own
+    NATAILI = "/raw.githubusercontent.com/db0/nataili/3cfc46fc81734293292778f35bb9f636839db5ef/nataili/"
+    BLIP = "/storage.googleapis.com/sfr-vision-language-research/BLIP/models/model_large_caption.pth"
+    alchemy = Path(top, "alchemy")
+    world.routes.update({BLIP: gives(wrong), NATAILI + "tags.txt": gives(b"red\nblue\n", kind="text/plain"),
+                         "/raw.githubusercontent.com/me/lists/main/mine.txt": gives(b"red vase\n", kind="text/plain")})
+    refused("other bytes than the captioner's", run(alchemy, "get", "caption"), sha(wrong))
+    refused("other bytes than the list's", run(alchemy, "get", "words"), sha(b"red\nblue\n"))
+    check("nothing of them stays", not files(alchemy, "caption") and not files(alchemy, "words"),
+          files(alchemy, "caption"), files(alchemy, "words"))
+    refused("one name for eight files", run(alchemy, "get", "interrogation", "--as", "x"), "8 files", code=2)
+    done = run(alchemy, "get", "https://raw.githubusercontent.com/me/lists/main/mine.txt", "--kind", "words", "--as", "tags")
+    check("a list of one's own", done.returncode == 0 and sha(b"red vase\n") in done.stderr, done.stderr)
+    listed = {e["file"]: e for e in json.loads(run(alchemy, "list", "--json").stdout)}
+    check("is pinned to what came", listed["tags.txt"]["sha256"] == sha(b"red vase\n") and listed["tags.txt"]["kind"] == "words", listed)
+    (alchemy / "kiln/words/tags.txt").write_bytes(b"blue vase\n")
+    refused("and a changed one is found", run(alchemy, "verify", "words/tags"), sha(b"blue vase\n"))
+
     # ---- without the test's variable, or with a wrong one
     for url in ("https://127.0.0.1/x.safetensors", "https://[::1]/x.safetensors", "https://10.1.2.3/x.safetensors",
                 "http://huggingface.co/o/r/resolve/main/x.safetensors", "https://huggingface.co:8443/o/r/resolve/main/x.safetensors",

@@ -13,7 +13,10 @@
 
 #include "base/alloc.h"
 #include "base/str.h"
+#include "proto/model_reference.h"
 #include "store/digest.h"
+#include "store/fetch.h"
+#include "store/known.h"
 #include "store/note.h"
 #include "store/refusals.h"
 #include "store/store.h"
@@ -159,6 +162,46 @@ static void test_refusals(void **state)
     assert_int_equal(refusal_check(&s, url, &err), 0);
 }
 
+/* Each row can be asked for, fetched from a listed host and put where its programs look. */
+static void test_known(void **state)
+{
+    struct fetch_client c = {0};
+    int rows = 0, in_groups = 0;
+    if (fetch_open(&c, NULL, NULL, &err)) fail_msg("%s", err.text);
+    for (const struct known_file *k; (k = known_at(rows)); rows++) {
+        char normal[65];
+        char *file = alloc_printf("%s.%s", k->file ? k->file : k->name, k->extension);
+        assert_ptr_equal(known_find(k->name), k);
+        assert_string_equal(store_extension(k->kind, file), k->extension);
+        assert_int_equal(store_check_name(k->file ? k->file : k->name, &err), 0);
+        assert_true(sha256_normalise(normal, k->sha256));
+        assert_string_equal(normal, k->sha256);
+        if (fetch_check_url(&c, k->url, &err)) fail_msg("%s: %s", k->name, err.text);
+        for (int i = 0; i < rows; i++) {
+            assert_string_not_equal(known_at(i)->sha256, k->sha256);
+            assert_string_not_equal(known_at(i)->name, k->name);
+        }
+        free(file);
+    }
+    const char *word;
+    for (int g = 0; (word = known_group_word(g)); g++) {
+        const struct known_file *files[KNOWN_GROUP_MAX];
+        int count = known_group(word, files);
+        assert_true(count > 0);
+        for (int i = 0; i < count; i++) assert_non_null(files[i]);
+        in_groups += count;
+    }
+    assert_true(rows >= 11 && in_groups >= rows);
+    const struct known_file *files[KNOWN_GROUP_MAX];
+    assert_int_equal(known_group("interrogation", files), 8);
+    assert_int_equal(known_group("Caption", files), 2);
+    assert_int_equal(known_group("palmistry", files), 0);
+    assert_non_null(known_in_store(STORE_SAFETY, "model"));
+    assert_null(known_in_store(STORE_WORDS, "tags"));
+    assert_null(known_in_store(STORE_MODEL, "model"));
+    fetch_close(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -167,6 +210,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_state, begin, end),
         cmocka_unit_test_setup_teardown(test_verify_and_remove, begin, end),
         cmocka_unit_test_setup_teardown(test_refusals, begin, end),
+        cmocka_unit_test(test_known),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
