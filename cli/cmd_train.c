@@ -277,6 +277,35 @@ static int wait_for_end(struct run *r, struct engine_msg *m, struct error *err)
     }
 }
 
+static const char *option(const struct run *r, const char *name)
+{
+    for (int i = 0; i < r->options.option_count; i++)
+        if (str_equal(r->options.options[i].name, name)) return r->options.options[i].value;
+    return NULL;
+}
+
+/* How to use what was made, and how to share it. */
+static void print_next(const struct run *r, const char *path)
+{
+    const char *trigger = option(r, "trigger"), *model = option(r, "model");
+    bool card = option(r, "card");
+    if (!str_equal(option(r, "what"), "lora")) return;
+    int stem = (int)(strlen(path) - strlen(".safetensors"));
+    fprintf(stderr,
+            "\nuse it:    kiln generate --model %s --lora %s:0.8 --prompt \"%s%s...\"\n"
+            "look at it: kiln lora show %s\n"
+            "share it:  CivitAI: upload the file as a LoRA%s%s%s; Horde workers then load it by "
+            "its number\n",
+            model ? model : "MODEL", path, trigger ? trigger : "", trigger ? ", " : "", path,
+            trigger ? ", trained words \"" : "", trigger ? trigger : "", trigger ? "\"" : "");
+    if (card)
+        fprintf(stderr,
+                "           Hugging Face: upload it with %.*s.md as README.md and the sheet\n",
+                stem, path);
+    else
+        fputs("           Hugging Face: upload it with a README.md (--card writes one)\n", stderr);
+}
+
 static int print(const struct run *r, const struct engine_trained *t, struct error *err)
 {
     if (!r->json) {
@@ -286,6 +315,7 @@ static int print(const struct run *r, const struct engine_trained *t, struct err
         else if (!r->quiet)
             fprintf(stderr, "%d steps in %.0f s, %.1f Wh\n", t->steps, t->seconds,
                     t->joules / 3600);
+        if (!r->quiet) print_next(r, t->path);
         return 0;
     }
     struct json_write w;

@@ -36,7 +36,7 @@ extern const struct command command_horde, command_kudos, command_upscale, comma
     command_convert;
 extern const struct command command_caption, command_interrogate;
 extern const struct command command_fix, command_strip;
-extern const struct command command_train, command_dataset, command_pocket;
+extern const struct command command_train, command_dataset, command_lora, command_pocket;
 extern const struct command command_trace, command_show, command_doctor, command_config;
 
 /* "kiln generate: <sentence>" on standard error; ERR_INVALID gives EXIT_USAGE, all else EXIT_FAILED. */

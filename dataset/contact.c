@@ -10,7 +10,7 @@
 #define COLUMNS 6
 
 static const struct ink paper = {250, 250, 248}, mark = {220, 40, 40}, number = {20, 20, 20},
-                        label = {255, 255, 255};
+                        soft = {110, 110, 110}, label = {255, 255, 255};
 
 /* The picture scaled into its cell, and its regions in the same scale. */
 static void draw_sample(struct pixels *sheet, const struct sample *s, int left, int top)
@@ -37,8 +37,9 @@ static void draw_sample(struct pixels *sheet, const struct sample *s, int left, 
         else
             canvas_frame(sheet, x, y, w, h, 2, mark);
         if (!r->label) continue;
-        canvas_fill(sheet, x, y, canvas_text_width(2, r->label) + 2, 13, mark);
-        canvas_text(sheet, x + 2, y + 2, 2, r->label, label);
+        int room = left + CELL_PX - x - 3, wide = canvas_text_width(1, r->label) + 3;
+        canvas_fill(sheet, x, y, wide < room ? wide : room, CANVAS_ROWS + 3, mark);
+        canvas_text_fit(sheet, x + 2, y + 2, 1, room, r->label, label);
     }
 }
 
@@ -46,7 +47,7 @@ int contact_sheet(struct pixels *sheet, const struct dataset *d, struct error *e
 {
     int count = d->count < CONTACT_SAMPLES_MAX ? d->count : CONTACT_SAMPLES_MAX;
     int columns = count < COLUMNS ? count : COLUMNS, rows = (count + columns - 1) / columns;
-    int step = CELL_PX + 2 * EDGE_PX + 12;
+    int step = CELL_PX + 2 * EDGE_PX + 30;
     int rc = pixels_new(sheet, columns * (CELL_PX + 2 * EDGE_PX), rows * step, 3, err);
     if (rc) return rc;
     canvas_fill(sheet, 0, 0, sheet->width, sheet->height, paper);
@@ -54,8 +55,11 @@ int contact_sheet(struct pixels *sheet, const struct dataset *d, struct error *e
         char text[32];
         int left = i % columns * (CELL_PX + 2 * EDGE_PX) + EDGE_PX, top = i / columns * step;
         snprintf(text, sizeof text, d->sample[i].is_crop ? "%d crop" : "%d", i + 1);
-        canvas_text(sheet, left, top + 4, 2, text, number);
-        draw_sample(sheet, &d->sample[i], left, top + 18);
+        canvas_text(sheet, left, top + 6, 2, text, number);
+        int after = left + canvas_text_width(2, text) + 4;
+        canvas_text_fit(sheet, after, top + 12, 1, left + CELL_PX - after, d->sample[i].name, soft);
+        draw_sample(sheet, &d->sample[i], left, top + 26);
+        canvas_text_fit(sheet, left, top + 30 + CELL_PX, 1, CELL_PX, d->sample[i].caption, number);
     }
     return 0;
 }

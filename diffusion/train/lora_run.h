@@ -26,7 +26,7 @@ struct lora_run {
     int64_t done;  /* steps of this process */
     int64_t saved; /* the step of the last checkpoint; 0: none yet */
     int resolution;
-    double started, average;
+    double started, average, average_sum, average_share;
     size_t peak_bytes;
     char (*digest)[65]; /* SHA-256 of each picture, in the dataset's order */
     int digest_count;
@@ -52,6 +52,9 @@ int lora_file_hashes(struct lora_file_hash *h, const char *path, struct error *e
 
 /* The file with its metadata (lora_meta.c). */
 int lora_run_save(struct lora_run *r, const char *path, int64_t step, struct error *err);
+
+/* OUT.md (lora_card.c); sheet may be NULL. */
+int lora_run_card(const struct lora_run *r, const char *sheet, double seconds, struct error *err);
 
 /* Pictures of the model as it is now (lora_sheet.c). */
 int lora_run_draw(struct lora_run *r, struct pixels *picture, const char *prompt, uint64_t seed,

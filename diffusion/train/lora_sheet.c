@@ -10,8 +10,14 @@
 #include "image/codec.h"
 #include "image/resize.h"
 
-static const struct ink paper = {250, 250, 248}, dark = {30, 30, 30}, faint = {210, 210, 205},
-                        point = {170, 190, 220}, line = {190, 40, 40};
+static const struct ink paper = {250, 250, 248}, dark = {30, 30, 30}, soft = {100, 100, 100},
+                        faint = {222, 222, 216}, point = {170, 190, 220}, line = {190, 40, 40};
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash && slash[1] ? slash + 1 : path;
+}
 
 int lora_run_draw(struct lora_run *r, struct pixels *picture, const char *prompt, uint64_t seed,
                   double strength, struct error *err)
@@ -69,29 +75,48 @@ int lora_run_preview(struct lora_run *r, int64_t step, struct error *err)
     return write_picture(&sheet, lora_run_path(r, "-%06lld.png", (long long)step), NULL, err);
 }
 
+/* Letters that can be read beside pictures of so many pixels. */
+static int text_scale(int side)
+{
+    int scale = side / 192;
+    return scale < 1 ? 1 : scale > 4 ? 4 : scale;
+}
+
 /* Rows are prompts, columns strengths: one seed a row. */
 int lora_run_sheet(struct lora_run *r, char **path, struct error *err)
 {
     static const double strengths[] = {0, .5, .8, 1};
     static const char *const titles[] = {"without", "0.5", "0.8", "1"};
-    enum { COLUMNS = 4, GAP = 6, HEAD = 18 };
-    int rows = r->o->prompt_count, side = r->resolution, cell = side + GAP;
+    enum { COLUMNS = 4 };
+    int rows = r->o->prompt_count, side = r->resolution, small = text_scale(side), big = small + 1;
+    int gap = 8 * small, cell = side + gap, below = (CANVAS_ROWS + 5) * small;
+    int head = gap + CANVAS_ROWS * big + below + CANVAS_ROWS * big + gap;
     struct pixels sheet;
-    int rc = pixels_new(&sheet, COLUMNS * cell + GAP, rows * (cell + HEAD) + HEAD, 3, err);
+    char text[512];
+    int rc = pixels_new(&sheet, COLUMNS * cell + gap, head + rows * (side + below + gap), 3, err);
     if (rc) return rc;
+    int width = sheet.width - 2 * gap;
     canvas_fill(&sheet, 0, 0, sheet.width, sheet.height, paper);
-    for (int c = 0; c < COLUMNS; c++) canvas_text(&sheet, GAP + c * cell, 4, 2, titles[c], dark);
+    canvas_text_fit(&sheet, gap, gap, big, width, r->o->name, dark);
+    snprintf(text, sizeof text, "%s, %lld steps, rank %d; columns: strength of the LoRA",
+             r->model->info.path[0] ? base_name(r->model->info.path) : "", (long long)r->o->steps,
+             r->o->lora.rank);
+    canvas_text_fit(&sheet, gap, gap + CANVAS_ROWS * big + 2 * small, small, width, text, soft);
+    for (int c = 0; c < COLUMNS; c++)
+        canvas_text(&sheet, gap + c * cell, head - CANVAS_ROWS * big - small, big, titles[c], dark);
     for (int i = 0; i < rows * COLUMNS && !rc; i++) {
         struct pixels one;
-        int row = i / COLUMNS, top = HEAD + row * (cell + HEAD);
+        int row = i / COLUMNS, top = head + row * (side + below + gap);
+        uint64_t seed = r->o->seed + (uint64_t)row;
         rc = lora_run_tell(r, "preview", i, rows * COLUMNS, err);
-        if (!rc)
-            rc = lora_run_draw(r, &one, r->o->prompts[row], r->o->seed + (uint64_t)row,
-                               strengths[i % COLUMNS], err);
+        if (!rc) rc = lora_run_draw(r, &one, r->o->prompts[row], seed, strengths[i % COLUMNS], err);
         if (rc) break;
-        pixels_paste(&sheet, &one, GAP + i % COLUMNS * cell, top);
+        pixels_paste(&sheet, &one, gap + i % COLUMNS * cell, top);
         pixels_release(&one);
-        if (i % COLUMNS == 0) canvas_text(&sheet, GAP, top + side + 4, 2, r->o->prompts[row], dark);
+        if (i % COLUMNS) continue;
+        snprintf(text, sizeof text, "%s   (seed %llu)", r->o->prompts[row],
+                 (unsigned long long)seed);
+        canvas_text_fit(&sheet, gap, top + side + 3 * small, small, width, text, dark);
     }
     if (rc) {
         pixels_release(&sheet);
@@ -100,51 +125,117 @@ int lora_run_sheet(struct lora_run *r, char **path, struct error *err)
     return write_picture(&sheet, lora_run_path(r, "-sheet.png"), path, err);
 }
 
-/* Dots: each step; line: mean of the last 100. */
+/* ---- the curve ---- */
+
+enum { WIDTH = 900, HEIGHT = 440, LEFT = 74, BOTTOM = 52, TOP = 48, RIGHT = 24 };
+
+struct plot {
+    struct pixels pixels;
+    double top;
+    int64_t steps;
+};
+
+static double plot_x(const struct plot *p, double step)
+{
+    return LEFT + (step - 1) / (double)(p->steps > 1 ? p->steps - 1 : 1) * (WIDTH - LEFT - RIGHT);
+}
+
+static double plot_y(const struct plot *p, double loss)
+{
+    double part = loss < p->top ? loss / p->top : 1;
+    return HEIGHT - BOTTOM - part * (HEIGHT - BOTTOM - TOP);
+}
+
+static int by_size(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+/* 1, 2 or 5 times a power of ten, at least `least` */
+static double round_up(double least)
+{
+    double unit = pow(10, floor(log10(least)));
+    return unit * (least <= unit ? 1 : least <= 2 * unit ? 2 : least <= 5 * unit ? 5 : 10);
+}
+
+/* What 98 of 100 steps stay below: a few high noise levels must not squash the rest. */
+static double plot_top(const float *losses, int64_t steps)
+{
+    float *sorted = alloc_zero((size_t)steps, sizeof *sorted);
+    int64_t count = 0;
+    for (int64_t i = 0; i < steps; i++)
+        if (isfinite(losses[i])) sorted[count++] = losses[i];
+    qsort(sorted, (size_t)count, sizeof *sorted, by_size);
+    double top = count ? 1.1 * (double)sorted[(count - 1) * 98 / 100] : 1;
+    free(sorted);
+    return top > 0 ? top : 1;
+}
+
+static void draw_axes(struct plot *p, const char *name, int64_t window)
+{
+    char text[200];
+    double tick = round_up(p->top / 5), step = fmax(1, round_up((double)p->steps / 8));
+    p->top = tick * ceil(p->top / tick);
+    canvas_fill(&p->pixels, 0, 0, WIDTH, HEIGHT, paper);
+    for (int i = 0; i * tick <= p->top * 1.0001; i++) {
+        int y = (int)plot_y(p, i * tick);
+        canvas_fill(&p->pixels, LEFT, y, WIDTH - LEFT - RIGHT, 1, faint);
+        snprintf(text, sizeof text, "%g", i * tick);
+        canvas_text(&p->pixels, LEFT - 8 - canvas_text_width(1, text), y - 3, 1, text, dark);
+    }
+    for (double at = 0; at <= (double)p->steps * 1.0001; at += step) {
+        int x = (int)plot_x(p, at < 1 ? 1 : at);
+        canvas_fill(&p->pixels, x, HEIGHT - BOTTOM, 1, 5, dark);
+        snprintf(text, sizeof text, "%.0f", at < 1 ? 1 : at);
+        canvas_text(&p->pixels, x - canvas_text_width(1, text) / 2, HEIGHT - BOTTOM + 9, 1, text,
+                    dark);
+    }
+    canvas_fill(&p->pixels, LEFT, HEIGHT - BOTTOM, WIDTH - LEFT - RIGHT, 1, dark);
+    canvas_fill(&p->pixels, LEFT, TOP, 1, HEIGHT - BOTTOM - TOP, dark);
+    canvas_text(&p->pixels, (WIDTH + LEFT) / 2 - 24, HEIGHT - 22, 2, "step", dark);
+    canvas_text(&p->pixels, LEFT - 66, TOP - 26, 2, "loss", dark);
+    canvas_text_fit(&p->pixels, LEFT, 10, 2, WIDTH / 2 - LEFT, name, dark);
+    canvas_fill(&p->pixels, WIDTH - RIGHT - 330, 14, 4, 4, point);
+    canvas_text(&p->pixels, WIDTH - RIGHT - 318, 13, 1, "a step", soft);
+    canvas_fill(&p->pixels, WIDTH - RIGHT - 250, 15, 24, 3, line);
+    snprintf(text, sizeof text, "mean of the last %lld steps", (long long)window);
+    canvas_text(&p->pixels, WIDTH - RIGHT - 218, 13, 1, text, soft);
+}
+
+/* Dots: each step; line: mean of the last tenth of the run, at most 100 steps. */
 int lora_run_curve(struct lora_run *r, char **path, struct error *err)
 {
-    enum { WIDTH = 800, HEIGHT = 400, LEFT = 60, BOTTOM = 30, TOP = 16, RIGHT = 12 };
-    struct pixels p;
-    int rc = pixels_new(&p, WIDTH, HEIGHT, 3, err);
+    struct plot p = {.steps = r->o->steps, .top = plot_top(r->losses, r->o->steps)};
+    int64_t window = p.steps / 10 < 1 ? 1 : p.steps / 10 > 100 ? 100 : p.steps / 10, seen = 0;
+    int rc = pixels_new(&p.pixels, WIDTH, HEIGHT, 3, err);
     if (rc) return rc;
-    double top = 0;
-    int64_t steps = r->o->steps;
-    for (int64_t i = 0; i < steps; i++)
-        if (r->losses[i] > top) top = (double)r->losses[i];
-    if (top <= 0) top = 1;
-    canvas_fill(&p, 0, 0, WIDTH, HEIGHT, paper);
-    char text[64];
-    for (int i = 0; i <= 4; i++) {
-        int y = HEIGHT - BOTTOM - i * (HEIGHT - BOTTOM - TOP) / 4;
-        int x = LEFT + i * (WIDTH - LEFT - RIGHT) / 4;
-        canvas_fill(&p, LEFT, y, WIDTH - LEFT - RIGHT, 1, faint);
-        snprintf(text, sizeof text, "%.3f", top * i / 4);
-        canvas_text(&p, 4, y - 5, 2, text, dark);
-        snprintf(text, sizeof text, "%lld", (long long)(steps * i / 4));
-        canvas_text(&p, x - canvas_text_width(2, text) * (i > 0) / (i < 4 ? 2 : 1), HEIGHT - 20, 2,
-                    text, dark);
-    }
-    double sum = 0, last_x = 0, last_y = 0;
-    int64_t seen = 0;
-    for (int64_t i = 0; i < steps; i++) {
-        if (isnan(r->losses[i])) continue;
-        double x = LEFT + (double)i / (double)(steps > 1 ? steps - 1 : 1) * (WIDTH - LEFT - RIGHT);
-        double scale = (HEIGHT - BOTTOM - TOP) / top;
-        canvas_fill(&p, (int)x, (int)(HEIGHT - BOTTOM - (double)r->losses[i] * scale), 2, 2, point);
+    draw_axes(&p, r->o->name, window);
+    for (int64_t i = 0; i < p.steps; i++)
+        if (!isnan(r->losses[i]))
+            canvas_fill(&p.pixels, (int)plot_x(&p, (double)i + 1) - 1,
+                        (int)plot_y(&p, (double)r->losses[i]) - 1, 3, 3, point);
+    double sum = 0, last_x = 0, last_y = 0, mean = NAN;
+    for (int64_t i = 0; i < p.steps; i++) {
+        if (isnan(r->losses[i])) continue; /* before the checkpoint that this run went on from */
         sum += (double)r->losses[i];
         seen++;
-        if (i >= 100 && !isnan(r->losses[i - 100])) {
-            sum -= (double)r->losses[i - 100];
+        if (i >= window && !isnan(r->losses[i - window])) {
+            sum -= (double)r->losses[i - window];
             seen--;
         }
-        double y = HEIGHT - BOTTOM - sum / (double)seen * scale;
-        if (last_x > 0) {
-            canvas_line(&p, last_x, last_y, x, y, line);
-            canvas_line(&p, last_x, last_y + 1, x, y + 1, line);
-        }
+        mean = sum / (double)seen;
+        double x = plot_x(&p, (double)i + 1), y = plot_y(&p, mean);
+        for (int thick = -1; thick <= 1 && last_x > 0; thick++)
+            canvas_line(&p.pixels, last_x, last_y + thick, x, y + thick, line);
         last_x = x;
         last_y = y;
     }
-    canvas_text(&p, LEFT, 2, 2, "loss", dark);
-    return write_picture(&p, lora_run_path(r, "-loss.png"), path, err);
+    if (last_x > 0) {
+        char text[32];
+        snprintf(text, sizeof text, "%.4f", mean);
+        canvas_text(&p.pixels, (int)last_x - canvas_text_width(2, text), (int)last_y - 24, 2, text,
+                    line);
+    }
+    return write_picture(&p.pixels, lora_run_path(r, "-loss.png"), path, err);
 }

@@ -451,7 +451,9 @@ static int train_steps(struct lora_run *r, struct error *err)
         if (!rc) rc = params_update(&r->params, &adamw, step, 1, NULL, err);
         if (rc) break;
         r->losses[step - 1] = (float)loss;
-        r->average = r->done ? .98 * r->average + .02 * loss : loss;
+        r->average_sum = .98 * r->average_sum + .02 * loss;
+        r->average_share = .98 * r->average_share + .02;
+        r->average = r->average_sum / r->average_share; /* not held by the first loss */
         r->done++;
         rc = lora_run_tell(r, "train", step, o->steps, err);
         bool last = step == o->steps;
@@ -588,6 +590,7 @@ int lora_train(struct model *model, const struct dataset *data,
     if (!rc) rc = lora_run_save(&r, options->out, options->steps, err);
     if (!rc) rc = lora_run_curve(&r, &result->curve, err);
     if (!rc && options->prompt_count) rc = lora_run_sheet(&r, &result->sheet, err);
+    if (!rc && options->card) rc = lora_run_card(&r, result->sheet, now_seconds() - before, err);
     if (!rc) {
         char *state = lora_run_path(&r, ".state");
         unlink(state);

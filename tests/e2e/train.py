@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 KILN = os.path.abspath(sys.argv[1])
+MODEL = str(Path(KILN).parents[1] / "data/models/pocket/vae/diffusion_pytorch_model.safetensors")
 
 
 def run(folder, *words, code=0):
@@ -39,7 +40,7 @@ with tempfile.TemporaryDirectory() as folder:
     assert all(s["caption"].startswith("zk, a ") and s["source"] == "annotations" for s in checked["samples"])
     assert Path(folder, "contact-sheet.png").stat().st_size > 1000
 
-    run(folder, *lora("whole.safetensors", "--prompt", "zk, a jug", "--preview-steps", "2"))
+    run(folder, *lora("whole.safetensors", "--prompt", "zk, a jug", "--preview-steps", "2", "--card", "--licence", "cc0-1.0"))
     header, data_hash = metadata(Path(folder, "whole.safetensors"))
     meta = header["__metadata__"]
     assert meta["ss_base_model_version"] == "sd_v1" and meta["ss_network_dim"] == "2", meta
@@ -53,6 +54,17 @@ with tempfile.TemporaryDirectory() as folder:
     assert all(n.startswith("lora_unet_") for n in header if n != "__metadata__")
     for name in ("whole-sheet.png", "whole-loss.png", "whole-000002.safetensors", "whole-000004.safetensors"):
         assert Path(folder, name).stat().st_size > 500, name
+
+    # what the file and its card say
+    shown = json.loads(run(folder, "lora", "show", "whole.safetensors", "--json").stdout)
+    whole = hashlib.sha256(Path(folder, "whole.safetensors").read_bytes()).hexdigest()
+    assert shown["trigger"] == "zk" and shown["rank"] == "2" and shown["licence"] == "cc0-1.0", shown
+    assert shown["sha256"] == whole and shown["data_sha256"] == data_hash and shown["base_sha256"] == meta["ss_new_sd_model_hash"], shown
+    assert "trigger      zk" in run(folder, "lora", "show", "whole.safetensors", "--all").stdout
+    assert "is no LoRA" in run(folder, "lora", "show", MODEL, code=1).stderr
+    card = Path(folder, "whole.md").read_text()
+    for part in ('license: "cc0-1.0"', 'instance_prompt: "zk"', "whole-sheet.png", whole, whole[:10], data_hash[:12], "6 of 2 pictures"):
+        assert part in card, (part, card)
 
     # the same again, killed once its first checkpoint is there
     child = subprocess.Popen([KILN, *lora("killed.safetensors")], cwd=folder, stderr=subprocess.DEVNULL,

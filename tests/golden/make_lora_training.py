@@ -85,9 +85,10 @@ def make(sdxl):
 
 
 class Run:
-    def __init__(self, sdxl):
+    def __init__(self, sdxl, v_prediction=False):
         self.unet = make(sdxl)
         self.sdxl = sdxl
+        self.v_prediction = v_prediction
         layers = [n for n, m in self.unet.named_modules()
                   if isinstance(m, (torch.nn.Linear, torch.nn.Conv2d))]
         self.kohya = {n: "lora_unet_" + (ldm_name(n, self.unet) if sdxl else n).replace(".", "_")
@@ -112,35 +113,50 @@ class Run:
             n = normal(zlib.crc32(key.encode()), tuple(p.shape)).double()
             p.data = n / math.sqrt(p[0].numel()) if ".lora_down." in key else up * n
 
+    def conditions(self):
+        return self.context, self.added if self.sdxl else None
+
     def loss(self, t, seed):
         noise = normal(seed, (1, 4, 16, 24)).double()
         a = self.alpha_bar[t]
         x = a.sqrt() * self.z + (1 - a).sqrt() * noise
-        y = self.model(x, torch.tensor([t]), self.context,
-                       added_cond_kwargs=self.added if self.sdxl else None).sample
-        return ((y - noise) ** 2).mean()
+        context, added = self.conditions()
+        y = self.model(x, torch.tensor([t]), context, added_cond_kwargs=added).sample
+        target = a.sqrt() * noise - (1 - a).sqrt() * self.z if self.v_prediction else noise
+        return ((y - target) ** 2).mean()
+
+
+def write_losses(run, path):
+    run.start(0)
+    optimizer = torch.optim.AdamW([p for _, p in run.matrices()], lr=2e-3, weight_decay=.01)
+    with open(path, "w") as f:
+        for k in range(20):
+            loss = run.loss((k * 379 + 211) % 1000, 40 + k)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            f.write(f"{loss:.9g}\n")
+
+
+def write_gradients(run, path, prefix=""):
+    run.start(.1)
+    run.loss(500, 20).backward()
+    with open(path, "w") as f:
+        for key, p in run.matrices():
+            if key.startswith(prefix):
+                if p.grad is None:  # the last layer of an encoder whose layer before is taken
+                    p.grad = torch.zeros_like(p)
+                product = (p.grad.flatten() * normal(7, (p.numel(),)).double()).sum()
+                f.write(f"{key} {p.grad.norm():.9g} {product:.9g}\n")
 
 
 def main(folder):
     for sdxl in (False, True):
         family = "sdxl" if sdxl else "sd1"
         run = Run(sdxl)
-        run.start(.1)
-        run.loss(500, 20).backward()
-        with open(f"{folder}/lora_gradients_{family}.txt", "w") as f:
-            for key, p in run.matrices():
-                product = (p.grad.flatten() * normal(7, (p.numel(),)).double()).sum()
-                f.write(f"{key} {p.grad.norm():.9g} {product:.9g}\n")
-        run.start(0)
-        parameters = [p for _, p in run.matrices()]
-        optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=.01)
-        with open(f"{folder}/lora_losses_{family}.txt", "w") as f:
-            for k in range(20):
-                loss = run.loss((k * 379 + 211) % 1000, 40 + k)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                f.write(f"{loss:.9g}\n")
+        write_gradients(run, f"{folder}/lora_gradients_{family}.txt")
+        write_losses(run, f"{folder}/lora_losses_{family}.txt")
 
 
-main(sys.argv[1])
+if __name__ == "__main__":
+    main(sys.argv[1])

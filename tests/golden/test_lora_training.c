@@ -1,6 +1,7 @@
 /* LoRA training on the tiny UNets T1 (SD1) and T2 (SDXL) against torch and PEFT in double precision: four
- * steps with every number printed (T7), every adapter's gradient, and the losses of twenty steps.
- * data/ is written by make_lora_training.py. */
+ * steps with every number printed (T7), every adapter's gradient, and the losses of twenty steps; the same with
+ * text encoders, and SD2's target.
+ * data/ is written by make_lora_training.py and make_text_training.py. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,6 +14,7 @@
 #include <cmocka.h>
 
 #include "base/alloc.h"
+#include "diffusion/text/clip_text.h"
 #include "diffusion/train/branches.h"
 #include "diffusion/train/objective.h"
 #include "tensor/tape.h"
@@ -65,7 +67,9 @@ struct rig {
     struct device *device;
     struct pass_memory memory;
     struct tape *tape;
-    struct unet unet;
+    struct model model; /* its UNet, and in some tests its text encoders */
+    struct clip_text clip[2];
+    const char *golden_prefix;
     struct params params;
     struct branches set;
     struct objective objective;
@@ -79,7 +83,10 @@ static int give_golden(struct weight_visitor *v, struct weight *w, const struct 
 {
     struct rig *r = v->context;
     char key[2 * WEIGHT_NAME_BYTES];
-    snprintf(key, sizeof key, "model.diffusion_model.%s", site->name[DIALECT_LDM]);
+    if (r->golden_prefix)
+        snprintf(key, sizeof key, "%s%s", r->golden_prefix, site->name[DIALECT_HF]);
+    else
+        snprintf(key, sizeof key, "model.diffusion_model.%s", site->name[DIALECT_LDM]);
     w->k.rank = site->rank;
     memcpy(w->k.dim, site->dim, sizeof w->k.dim);
     w->k.dtype = DTYPE_F32;
@@ -121,23 +128,37 @@ static void fill_vector(float *vector)
     unet_sinusoid(vector + POOLED, sizes, 6, SIZE_EMBEDDING);
 }
 
-static void rig_open_with(struct rig *r, const char *device, const struct unet_config *config,
-                          enum lora_cover cover, int rank, enum optimizer optimizer)
+static void give_encoders(struct rig *r, const struct clip_text_config *configs, int count)
+{
+    static const char *const prefixes[] = {"text0.", "text1."};
+    struct error err;
+    for (int i = 0; i < count; i++) {
+        struct weight_visitor v = {.visit = give_golden, .context = r, .err = &err};
+        assert_int_equal(clip_text_init(&r->clip[i], &configs[i], &err), 0);
+        r->golden_prefix = prefixes[i];
+        clip_text_visit(&v, &r->clip[i]);
+        r->model.text.encoder[i] = &r->clip[i];
+    }
+    r->model.text.encoders = count;
+}
+
+static void rig_open_full(struct rig *r, const char *device, const struct unet_config *config,
+                          const struct lora_options *options, enum optimizer optimizer,
+                          const struct clip_text_config *encoders, int encoder_count)
 {
     struct error err;
     memset(r, 0, sizeof *r);
     assert_int_equal(device_open(&r->device, device, &err), 0);
     pass_memory_init(&r->memory, r->device, 0);
     r->tape = tape_new();
-    assert_int_equal(unet_init(&r->unet, config, &err), 0);
+    assert_int_equal(unet_init(&r->model.unet, config, &err), 0);
     struct weight_visitor v = {.visit = give_golden, .context = r, .err = &err};
-    unet_visit(&v, &r->unet);
+    unet_visit(&v, &r->model.unet);
+    give_encoders(r, encoders, encoder_count);
+    r->model.info.family = config->vector ? FAMILY_SDXL : FAMILY_SD1;
     params_init(&r->params, r->device, false);
     r->params.optimizer = optimizer;
-    struct lora_options options = {.cover = cover, .rank = rank, .alpha = rank};
-    int rc = branches_attach_unet(&r->set, &r->params, &r->unet,
-                                  config->vector ? DIALECT_LDM : DIALECT_HF, &options, golden_down,
-                                  &err);
+    int rc = branches_attach(&r->set, &r->params, &r->model, options, golden_down, &err);
     if (rc) fail_msg("%s", err.text);
     objective_init(&r->objective, PREDICTION_EPSILON);
     r->z = alloc_zero(COUNT, sizeof *r->z);
@@ -146,6 +167,13 @@ static void rig_open_with(struct rig *r, const char *device, const struct unet_c
     r->context = alloc_zero(context, sizeof *r->context);
     golden_normal(r->context, 1, context);
     fill_vector(r->vector);
+}
+
+static void rig_open_with(struct rig *r, const char *device, const struct unet_config *config,
+                          enum lora_cover cover, int rank, enum optimizer optimizer)
+{
+    struct lora_options options = {.cover = cover, .rank = rank, .alpha = rank};
+    rig_open_full(r, device, config, &options, optimizer, NULL, 0);
 }
 
 static void rig_open(struct rig *r, const char *device, const struct unet_config *config,
@@ -160,12 +188,33 @@ static void rig_close(struct rig *r)
     branches_release(&r->set, r->device);
     params_release(&r->params);
     pass_memory_release(&r->memory);
-    unet_release(&r->unet, r->device);
+    unet_release(&r->model.unet, r->device);
+    for (int i = 0; i < r->model.text.encoders; i++) clip_text_release(&r->clip[i], r->device);
     device_close(r->device);
     for (size_t i = 0; i < r->owned_count; i++) free(r->owned[i]);
     free(r->owned);
     free(r->context);
     free(r->z);
+}
+
+/* As lora_train.c runs them: the words of make_text_training.py through every encoder. */
+static void encode_words(struct rig *r, struct pass *p, struct tensor *context,
+                         struct tensor *pooled)
+{
+    static const int32_t words[] = {998, 3, 141, 59, 26, 5, 999};
+    int count = r->model.text.encoders;
+    for (int i = 0; i < count; i++) {
+        int32_t id[TOKENS];
+        for (int k = 0; k < TOKENS; k++) id[k] = k < (int)COUNT_OF(words) ? words[k] : i ? 0 : 999;
+        struct clip_input in = {.id = id,
+                                .n = 1,
+                                .skip = count > 1 ? 2 : 1,
+                                .final_norm = count == 1,
+                                .end_id = i ? 999 : -1};
+        struct clip_states states = clip_text_forward(p, &r->clip[i], &in);
+        *context = i ? op_concat(p, *context, states.context) : states.context;
+        if (states.pooled.rank) *pooled = states.pooled;
+    }
 }
 
 static double step(struct rig *r, int t, uint64_t noise_seed, bool backward)
@@ -181,12 +230,18 @@ static double step(struct rig *r, int t, uint64_t noise_seed, bool backward)
     struct unet_context context;
     double time = t;
     pass_start(&p, &r->memory, DTYPE_F32, backward ? r->tape : NULL);
-    const struct unet_config *c = &r->unet.config;
+    const struct unet_config *c = &r->model.unet.config;
     struct tensor text = pass_input(&p, r->context, 3, TENSOR_DIM(1, TOKENS, c->context));
     struct tensor vector = c->vector ? pass_input(&p, r->vector, 2, TENSOR_DIM(1, VECTOR)) : none;
-    assert_int_equal(unet_context_init(&context, &p, &r->unet, text, vector), 0);
+    if (r->model.text.encoders) {
+        struct tensor pooled = {0};
+        encode_words(r, &p, &text, &pooled);
+        if (pooled.rank)
+            vector = op_concat(&p, pooled, op_slice(&p, vector, POOLED, VECTOR - POOLED));
+    }
+    assert_int_equal(unet_context_init(&context, &p, &r->model.unet, text, vector), 0);
     struct tensor x = pass_input(&p, noisy, 4, shape);
-    struct tensor y = unet_forward(&p, &r->unet, x, &time, &context, NULL);
+    struct tensor y = unet_forward(&p, &r->model.unet, x, &time, &context, NULL);
     struct tensor error = op_mse(&p, y, pass_input(&p, target, 4, shape), none);
     if (backward) tape_backward(&p, error, 1);
     pass_output(&p, &loss, error);
@@ -309,21 +364,19 @@ static void fill_up(struct rig *r)
  * moves the latter by about e times the norm. Where a group of a norm is one channel wide, the time
  * embedding before it has no effect and its adapters' true gradient is 0 (1e-17 in the files): theirs
  * must be below a millionth of what a matrix has in the mean. */
-static void gradients_follow(const struct unet_config *config, const char *family, int expected)
+static void check_gradients(struct rig *r, const char *data, const char *family, int expected)
 {
-    struct rig r;
-    rig_open(&r, "cpu", config, LORA_ALL, 2);
-    fill_up(&r);
-    step(&r, 500, 20, true);
-    FILE *file = open_data("lora_gradients", family);
+    fill_up(r);
+    step(r, 500, 20, true);
+    FILE *file = open_data(data, family);
     char name[512];
     double norm, product, all, worst = 0;
     struct error err;
-    assert_int_equal(params_grad_norm(&r.params, &all, &err), 0);
-    double mean = all / sqrt(r.params.count);
+    assert_int_equal(params_grad_norm(&r->params, &all, &err), 0);
+    double mean = all / sqrt(r->params.count);
     int seen = 0;
     for (; fscanf(file, "%511s %lf %lf", name, &norm, &product) == 3; seen++) {
-        const struct param *p = param_named(&r, name);
+        const struct param *p = param_named(r, name);
         float *random = alloc_zero((size_t)p->count, sizeof *random);
         golden_normal(random, 7, (size_t)p->count);
         double square = 0, sum = 0;
@@ -339,8 +392,15 @@ static void gradients_follow(const struct unet_config *config, const char *famil
     }
     fclose(file);
     assert_int_equal(seen, expected);
-    assert_int_equal(seen, r.params.count);
-    print_message("%s: %d adapter gradients, worst relative error %.1e\n", family, seen, worst);
+    print_message("%s, %s: %d, worst relative error %.1e\n", family, data, seen, worst);
+}
+
+static void gradients_follow(const struct unet_config *config, const char *family, int expected)
+{
+    struct rig r;
+    rig_open(&r, "cpu", config, LORA_ALL, 2);
+    assert_int_equal(r.params.count, expected);
+    check_gradients(&r, "lora_gradients", family, expected);
     rig_close(&r);
 }
 
@@ -354,26 +414,89 @@ static void sdxl_gradients_follow_torch(void **state)
     gradients_follow(&t2, "sdxl", SDXL_MATRICES);
 }
 
-static void losses_follow(const struct unet_config *config, const char *family)
+static void check_losses(struct rig *r, const char *data, const char *family)
 {
-    struct rig r;
     struct error err;
     struct adamw adamw = {.lr = 2e-3, .beta1 = .9, .beta2 = .999, .eps = 1e-8, .weight_decay = .01};
-    rig_open(&r, "cpu", config, LORA_ALL, 2);
-    FILE *file = open_data("lora_losses", family);
+    FILE *file = open_data(data, family);
     double golden, worst = 0;
     int k = 0;
     for (; fscanf(file, "%lf", &golden) == 1; k++) {
-        double loss = step(&r, (k * 379 + 211) % 1000, 40 + (uint64_t)k, true);
+        double loss = step(r, (k * 379 + 211) % 1000, 40 + (uint64_t)k, true);
         double error = fabs(loss - golden) / golden;
         if (error > worst) worst = error;
         if (!(error <= 1e-3)) fail_msg("%s, step %d: loss %.6f, not %.6f", family, k, loss, golden);
-        assert_int_equal(params_update(&r.params, &adamw, k + 1, 1, NULL, &err), 0);
+        assert_int_equal(params_update(&r->params, &adamw, k + 1, 1, NULL, &err), 0);
     }
     fclose(file);
     assert_int_equal(k, 20);
-    print_message("%s: 20 losses, worst relative error %.1e\n", family, worst);
+    print_message("%s, %s: 20, worst relative error %.1e\n", family, data, worst);
+}
+
+static void losses_follow(const struct unet_config *config, const char *family)
+{
+    struct rig r;
+    rig_open(&r, "cpu", config, LORA_ALL, 2);
+    check_losses(&r, "lora_losses", family);
     rig_close(&r);
+}
+
+/* SD2's target, v = sqrt(a) n - sqrt(1 - a) z */
+static void v_losses_follow_torch(void **state)
+{
+    struct rig r;
+    rig_open(&r, "cpu", &t1, LORA_ALL, 2);
+    objective_init(&r.objective, PREDICTION_V);
+    check_losses(&r, "lora_losses", "sd2v");
+    rig_close(&r);
+}
+
+/* ---- with branches on the text encoders ---- */
+
+static const struct clip_text_config text_sd1[] = {{.layers = 3,
+                                                    .width = 48,
+                                                    .heads = 4,
+                                                    .mlp = 192,
+                                                    .vocab = 1000,
+                                                    .positions = TOKENS,
+                                                    .act = ACT_QUICK_GELU}};
+static const struct clip_text_config text_sdxl[] = {{.layers = 3,
+                                                     .width = 32,
+                                                     .heads = 4,
+                                                     .mlp = 128,
+                                                     .vocab = 1000,
+                                                     .positions = TOKENS,
+                                                     .act = ACT_QUICK_GELU},
+                                                    {.layers = 3,
+                                                     .width = 48,
+                                                     .heads = 4,
+                                                     .mlp = 192,
+                                                     .vocab = 1000,
+                                                     .positions = TOKENS,
+                                                     .projection = POOLED,
+                                                     .act = ACT_GELU}};
+
+static void text_follows(const struct unet_config *config, const struct clip_text_config *encoders,
+                         int count, const char *family)
+{
+    struct lora_options options = {.cover = LORA_ALL, .rank = 2, .alpha = 2, .text = true};
+    struct rig r;
+    rig_open_full(&r, "cpu", config, &options, OPTIMIZER_ADAMW, encoders, count);
+    check_gradients(&r, "text_gradients", family, count * 3 * 6 * 2);
+    rig_close(&r);
+    rig_open_full(&r, "cpu", config, &options, OPTIMIZER_ADAMW, encoders, count);
+    check_losses(&r, "text_losses", family);
+    rig_close(&r);
+}
+
+static void sd1_text_follows_torch(void **state)
+{
+    text_follows(&t1, text_sd1, 1, "sd1");
+}
+
+static void sdxl_text_follows_torch(void **state)
+{
+    text_follows(&t2, text_sdxl, 2, "sdxl");
 }
 
 static void sd1_losses_follow_torch(void **state)
@@ -426,6 +549,9 @@ int main(void)
         cmocka_unit_test(sdxl_gradients_follow_torch),
         cmocka_unit_test(sd1_losses_follow_torch),
         cmocka_unit_test(sdxl_losses_follow_torch),
+        cmocka_unit_test(v_losses_follow_torch),
+        cmocka_unit_test(sd1_text_follows_torch),
+        cmocka_unit_test(sdxl_text_follows_torch),
         cmocka_unit_test(eight_bits_learn_as_well),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
