@@ -43,7 +43,7 @@
     INT(max_lora_cache_size, max_lora_cache_gb, 10, 1, 10000, "GB of LoRAs kept")                  \
     BOOL(extra_slow_worker, extra_slow_worker, false, "slower than 0.1 megapixel-steps a second")  \
     BOOL(limit_max_steps, limit_max_steps, false, "no requests with more steps than usual")        \
-    BOOL(safety_on_gpu, safety_on_gpu, false, "the safety models run on the GPU")                  \
+    BOOL(safety_on_gpu, safety_on_gpu, false, "without effect: the check runs on the engine's device") \
     INT(stats_output_frequency, stats_output_s, 30, 0, 86400, "seconds between summaries in the log; 0: none") \
     INT(process_timeout, process_timeout_s, 900, 30, 86400, "seconds after which a job is taken from its engine") \
     INT(download_timeout, download_timeout_s, 121, 5, 3600, "seconds for a LoRA or embedding")     \

@@ -254,6 +254,18 @@ static int send_load(struct job *job, struct worker_model *m, struct error *err)
     return engine_process_send(job->engine, &load, err);
 }
 
+/* The lean way after memory ran out (E2): nothing but its own model is on the device. */
+static void unload_others(const struct job *job, const struct worker_model *m)
+{
+    const struct worker *w = job->w;
+    for (int i = 0; i < w->model_count; i++) {
+        struct engine_msg unload;
+        engine_msg_init(&unload, ENGINE_UNLOAD, job->launch_id, "");
+        unload.load.model = w->models[i].name;
+        if (&w->models[i] != m) engine_process_send(job->engine, &unload, NULL);
+    }
+}
+
 static int send_generate(struct job *job, struct error *err)
 {
     struct worker *w = job->w;
@@ -261,6 +273,7 @@ static int send_generate(struct job *job, struct error *err)
     struct worker_model *m = worker_find_model(w, job->what);
     struct engine_msg g;
     if (!m) return error_set(err, ERR_NOT_FOUND, "its model is not offered any more");
+    if (job->lean) unload_others(job, m);
     int rc = send_load(job, m, err);
     if (rc) return rc;
     char id[ENGINE_JOB_BYTES];

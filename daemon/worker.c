@@ -20,6 +20,7 @@
 #include "daemon/metrics.h"
 #include "daemon/notify.h"
 #include "daemon/pop.h"
+#include "daemon/recheck.h"
 
 #define LOOK_MS 1000
 #define BACKUP_LOOK_MS (10 * 60 * 1000)
@@ -128,6 +129,10 @@ int worker_new(struct worker **worker, uv_loop_t *loop, const char *config_path,
     }
     log_set_level(level_of(w->config.log_level));
     if (w->config.ignored) log_warn("config.ignored", "keys=\"%s\"", w->config.ignored);
+    if (w->config
+            .safety_on_gpu) /* the check runs where the model runs: there is nothing to choose */
+        log_info("config.without_effect",
+                 "key=safety_on_gpu text=\"the safety check runs on the engine's device\"");
     read_boot(w);
     list_hosts(w);
     *worker = w;
@@ -260,6 +265,7 @@ int worker_start(struct worker *w, struct error *err)
     account_start(w);
     demand_start(w);
     drift_start(w);
+    recheck_start(w);
     metrics_start(&w->metrics, w, (int)w->config.metrics_port);
     if (w->config.stats_output_s)
         alarm_set(w->alarms, &w->stats, w->config.stats_output_s * 1000, on_stats, w);
@@ -396,8 +402,9 @@ static void leave(struct worker *w)
     control_stop(w->control);
     metrics_stop(w->metrics);
     http_stop(w->http);
-    struct alarm *all[] = {&w->dispatching, &w->account, &w->stats,  &w->drain,  &w->watchdog,
-                           &w->backup,      &w->probe,   &w->demand, &w->ending, &w->drift.alarm};
+    struct alarm *all[] = {&w->dispatching, &w->account,     &w->stats,     &w->drain,
+                           &w->watchdog,    &w->backup,      &w->probe,     &w->demand,
+                           &w->ending,      &w->drift.alarm, &w->rechecking};
     for (unsigned i = 0; i < COUNT_OF(all); i++) alarm_drop(all[i]);
     log_info("kilnd.leaving", "settled=%lld faulted=%lld", (long long)w->settled_run,
              (long long)w->faulted_run);

@@ -34,6 +34,7 @@ struct job;
 struct control;
 struct adapters;
 struct metrics;
+struct recheck;
 
 enum worker_phase { WORKER_RUNNING, WORKER_DRAINING, WORKER_LEAVING };
 
@@ -95,6 +96,8 @@ struct worker {
     struct control *control;
     struct adapters *adapters;
     struct metrics *metrics; /* NULL: off */
+    struct recheck *recheck; /* NULL: no file is being read again */
+    struct alarm rechecking;
     struct engine_process *engines[WORKER_ENGINES_MAX];
     int engine_count;
     struct worker_model *models;

@@ -1,6 +1,7 @@
 """kilnd killed at every boundary of a job's life, started again, and asked to stop in every state.
 
 usage: daemon_crash.py KILND ENGINE HORDE     (a kilnd with fault points)"""
+import hashlib
 import os
 import random
 import signal
@@ -194,6 +195,26 @@ def a_silent_pause_is_exposed(programs):
             minute(p, 2)
         wait_for(lambda: "ledger.unexplained" in p.kilnd.log(), 5, "the log says so")
         check(any(r["gate"] == "ledger" for r in p.kilnd.ask(request="why")["reasons"]), "and so does why")
+
+
+def a_model_whose_bytes_changed_leaves_the_offer(programs):
+    """Files are read again after 30 days; the clock of this kilnd stands 31 days ahead."""
+    with Place(programs, models_to_load=["rotten", "sound"], env={"KILN_CLOCK_TURN_MS": str(31 * 86400000)}) as p:
+        folder = p.kilnd.state / "cache" / "models"
+        folder.mkdir(parents=True)
+        for name, noted in (("rotten", b"what it was"), ("sound", b"sound")):
+            (folder / f"{name}.safetensors").write_bytes(name.encode())
+            (folder / f".{name}.safetensors.note").write_text(
+                f"state verified\nsha256 {hashlib.sha256(noted).hexdigest()}\nchecked_ms {int(time.time() * 1000)}\n")
+        p.kilnd.start()
+        p.kilnd.ready()
+        for _ in range(8):
+            if "model.bad" not in p.kilnd.log() or "model.checked" not in p.kilnd.log():
+                minute(p)
+        check("model.bad" in p.kilnd.log() and "model.checked" in p.kilnd.log(), "both were read")
+        states = {m["name"]: m["state"] for m in p.kilnd.ask(request="models")["models"]}
+        check(states["rotten"] == "missing" and states["sound"] == "ready", f"{states}")
+        check((folder / "rotten.safetensors.bad").exists(), "it was moved aside")
 
 
 def a_second_signal_gives_back_at_once(programs):

@@ -159,7 +159,7 @@ def aborted_jobs_are_forfeited(programs):
 
 def the_engine_may_fail_in_every_way(programs):
     # behaviour, and the end of a job that meets it first and a good engine afterwards
-    cases = [("70", "SETTLED"), ("segv", "SETTLED"), ("oom", "SETTLED"), ("few", "SETTLED"), ("junk", "SETTLED"),
+    cases = [("70", "SETTLED"), ("segv", "SETTLED"), ("oom", "SETTLED"), ("oom,oom", "FAULTED"), ("few", "SETTLED"), ("junk", "SETTLED"),
              ("failed", "SETTLED"), ("nan", "FAULTED"), ("constant", "FAULTED"), ("invalid", "FAULTED"),
              ("70,70", "FAULTED"), ("failed,failed", "FAULTED")]
     for fake, end in cases:
