@@ -309,7 +309,10 @@ static int make_start(struct run *run, int width, int height, struct start *star
     *start = (struct start){0};
     if (m->info.inpainting) start->extra = alloc_zero(5 * area, sizeof *start->extra);
     if (r->source_use != SOURCE_NONE) {
+        struct error differs;
         rc = source_picture_open(&s, r, width, height, err);
+        if (!rc && source_picture_differs(&s, &differs))
+            run_note(run, "source_mask:parse_failed:size\t%s", differs.text);
         start->latent = alloc_zero(each * (size_t)r->count, sizeof *start->latent);
         if (!rc) rc = run_encode_picture(run, s.rgb, width, height, start->latent, err);
         for (int i = 1; !rc && i < r->count; i++)

@@ -7,12 +7,15 @@
 #include "image/apart.h"
 #include "image/resize.h"
 
-static int decode_sized(struct pixels *out, const char *name, const struct blob *blob, int width,
-                        int height, struct error *err)
+/* size: the picture's own, before it is brought to width x height */
+static int decode_sized(struct pixels *out, int size[2], const char *name, const struct blob *blob,
+                        int width, int height, struct error *err)
 {
     struct pixels raw = {0};
     int rc = apart_decode(&raw, name, blob->data, blob->length, err);
     if (rc) return rc;
+    size[0] = raw.width;
+    size[1] = raw.height;
     if (raw.width == width && raw.height == height) {
         *out = raw;
         return 0;
@@ -25,7 +28,7 @@ static int decode_sized(struct pixels *out, const char *name, const struct blob 
 static int read_mask(struct source_picture *s, const struct blob *blob, struct error *err)
 {
     struct pixels sized = {0}, grey = {0};
-    int rc = decode_sized(&sized, "the mask", blob, s->width, s->height, err);
+    int rc = decode_sized(&sized, s->mask_size, "the mask", blob, s->width, s->height, err);
     if (!rc) rc = pixels_convert(&grey, &sized, 1, err);
     for (int i = 0; !rc && i < s->width * s->height; i++) s->mask[i] = (float)grey.data[i] / 255.0f;
     pixels_release(&sized);
@@ -37,7 +40,7 @@ static int read_source(struct source_picture *s, const struct image_request *r, 
                        struct error *err)
 {
     struct pixels p = {0};
-    int rc = decode_sized(&p, "the source image", &r->source, s->width, s->height, err);
+    int rc = decode_sized(&p, s->size, "the source image", &r->source, s->width, s->height, err);
     if (rc) return rc;
     int n = s->width * s->height, c = p.channels;
     bool alpha = c == 4;
@@ -53,10 +56,21 @@ static int read_source(struct source_picture *s, const struct image_request *r, 
                              "shows what to repaint");
 }
 
+bool source_picture_differs(const struct source_picture *s, struct error *sentence)
+{
+    const int *mask = s->mask_size, *source = s->size;
+    if (!mask[0] || (mask[0] == source[0] && mask[1] == source[1])) return false;
+    error_set(sentence, ERR_INVALID,
+              "the mask is %dx%d pixels, the source image %dx%d: they must be of one size", mask[0],
+              mask[1], source[0], source[1]);
+    return true;
+}
+
 int source_picture_open(struct source_picture *s, const struct image_request *r, int width,
                         int height, struct error *err)
 {
     bool masked = r->source_use == SOURCE_INPAINTING || r->source_use == SOURCE_OUTPAINTING;
+    struct error difference;
     struct source_picture made = {.width = width, .height = height};
     size_t n = (size_t)width * (size_t)height;
     if (!r->source.data) return error_set(err, ERR_INVALID, "there is no source image");
@@ -66,6 +80,8 @@ int source_picture_open(struct source_picture *s, const struct image_request *r,
                  ? read_source(&made, r, masked, err)
                  : error_set(err, ERR_NO_MEMORY, "no memory for a source of %dx%d", width, height);
     if (!rc && masked && r->mask.data) rc = read_mask(&made, &r->mask, err);
+    if (!rc && r->strict && source_picture_differs(&made, &difference))
+        rc = error_set(err, ERR_INVALID, "%s", difference.text);
     if (rc) {
         source_picture_release(&made);
         return rc;

@@ -15,12 +15,16 @@
 
 struct source_picture {
     int width, height;
-    float *rgb;  /* [h,w,3] in [-1,1] */
-    float *mask; /* [h,w], 1 = repaint; NULL: no mask */
+    float *rgb;                /* [h,w,3] in [-1,1] */
+    float *mask;               /* [h,w], 1 = repaint; NULL: no mask */
+    int size[2], mask_size[2]; /* as they came: width, height; 0: no mask picture */
 };
 
 int source_picture_open(struct source_picture *s, const struct image_request *request, int width,
                         int height, struct error *err);
+/* Whether mask and source came in different sizes: refused in a strict request, stretched like the
+ * reference worker does in others, with this sentence as a note. */
+bool source_picture_differs(const struct source_picture *s, struct error *sentence);
 void source_picture_release(struct source_picture *s);
 
 /* The mask at latent size, 0 or 1: bilinear at the centre of each latent, then rounded. */

@@ -14,6 +14,7 @@
 #include "base/alloc.h"
 #include "base/buf.h"
 #include "diffusion/preview.h"
+#include "image/codec.h"
 #include "tensor/safetensors.h"
 #include "tests/golden/golden.h"
 
@@ -200,6 +201,45 @@ static void give_annotator(struct image_request *r)
     r->control_type = alloc_string("openpose");
 }
 
+static void put_picture(struct blob *to, int width, int height)
+{
+    struct pixels p;
+    struct buf b;
+    assert_int_equal(pixels_new(&p, width, height, 3, NULL), 0);
+    buf_init(&b, 1 << 20);
+    assert_int_equal(codec_encode(&b, IMAGE_PNG, &p, 0, NULL, NULL), 0);
+    to->data = buf_take(&b, &to->length);
+    pixels_release(&p);
+}
+
+static void give_small_mask(struct image_request *r)
+{
+    r->source_use = SOURCE_INPAINTING;
+    r->strict = true;
+    read_into(&r->source, "assets/init.png");
+    put_picture(&r->mask, 128, 8);
+}
+
+/* A stranger's job is drawn with the mask stretched, as the reference worker does, and told so. */
+static void a_mask_of_another_size_is_noted(void **state)
+{
+    json_t *c = case_of("sd1");
+    struct image_request r;
+    struct pipeline_result result = {0};
+    struct error err = {0};
+    golden_request(&golden, &r, c);
+    give_small_mask(&r);
+    r.strict = false;
+    r.steps = 1;
+    if (pipeline_run(golden_model(&golden, c), &r, NULL, &result, &err)) fail_msg("%s", err.text);
+    assert_int_equal(result.note_count, 1);
+    assert_true(strncmp(result.notes[0], "source_mask:parse_failed:", 25) == 0);
+    assert_non_null(strstr(result.notes[0], "128x8"));
+    pipeline_result_release(&result);
+    image_request_release(&r);
+    json_decref(c);
+}
+
 static void give_no_mask(struct image_request *r)
 {
     r->source_use = SOURCE_INPAINTING;
@@ -218,6 +258,7 @@ static void wrong_sides_are_named(void **state)
     expect_failure("sdxl", give_control, ERR_INVALID, "control/sd1", "the model is SDXL");
     expect_failure("sd1", give_annotator, ERR_UNSUPPORTED, "openpose", "canny");
     expect_failure("sd1", give_no_mask, ERR_INVALID, "mask", "alpha");
+    expect_failure("sd1", give_small_mask, ERR_INVALID, "mask is 128x8", "source image 64x64");
     expect_failure("sd1", give_garbage, ERR_FORMAT, "source image", "");
 }
 
@@ -299,6 +340,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(odd_adapters_are_named),
         cmocka_unit_test(adapters_leave_no_trace),
         cmocka_unit_test(wrong_sides_are_named),
+        cmocka_unit_test(a_mask_of_another_size_is_noted),
         cmocka_unit_test(a_run_can_be_stopped),
         cmocka_unit_test(previews_come_after_steps),
         cmocka_unit_test(previews_are_the_linear_fit),
