@@ -211,6 +211,7 @@ int main(int argc, char **argv)
         log_error("engine.start", "reason=\"%s\"", err.text);
         return 1;
     }
+    if (o.cache) setenv("KILN_CUDA_TUNE_DIR", o.cache, 0); /* measurements lie beside the weights */
     int rc = device_open(&e->device, o.device, &err);
     if (rc) {
         log_error("engine.start", "device=%s reason=\"%s\"", o.device, err.text);

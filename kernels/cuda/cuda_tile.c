@@ -49,6 +49,9 @@ bool cuda_tile_make(struct cuda_tile *tile, const struct cuda_state *s, const st
     return true;
 }
 
+/* Of partial sums: large results fill the card without a split, and scratch stays as it grew. */
+#define SPLIT_BYTES_MAX 67108864.0
+
 struct ranked {
     double cost;
     struct cuda_tile tile;
@@ -68,6 +71,7 @@ static int rank(struct ranked *list, const struct cuda_state *s, const struct ge
             if (s->forced_splits && !whole && splits != s->forced_splits) continue;
             if (!cuda_tile_make(&r.tile, s, g, transposed, kind, splits)) continue;
             if (splits > 1 && r.tile.k_per_split < 256 && !s->forced_splits) continue;
+            if (splits > 1 && 4.0 * splits * g->m * g->n * g->phases > SPLIT_BYTES_MAX) continue;
             r.cost = cost(s, g, r.tile.tile, shape, splits, r.tile.k_per_split);
             int at = count++;
             for (; at > 0 && list[at - 1].cost > r.cost; at--) list[at] = list[at - 1];

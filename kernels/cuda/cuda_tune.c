@@ -173,8 +173,7 @@ void cuda_tune_open(struct device *d)
     struct error why;
     s->half_sums = set("KILN_CUDA_HALF_SUMS");
     if (set("KILN_CUDA_REPRODUCIBLE")) return;
-    if (s->runtime.emulated && !getenv("KILN_CUDA_TUNE_DIR"))
-        return; /* it has no clock to speak of */
+    if (s->runtime.emulated && !set("KILN_EMULATOR_TUNE")) return; /* its clock stands */
     struct tuner_identity id = {.driver = s->runtime.driver, .kernels = KILN_KERNEL_HASH};
     str_copy(id.card, sizeof id.card, d->label);
     char *path = table_path(&id);

@@ -22,7 +22,14 @@ FLASH, GRAD = ("attention_f16", "cuda_attention"), ("attention_grad_f16", "cuda_
 ROWS, NORM = ("attention_simple", "cuda_attention"), ("norm", "cuda_norm")
 MOVE, REDUCE = ("rearrange", "cuda_pointwise"), ("reduce", "cuda_pointwise")
 POINT, SLABS = ("pointwise", "cuda_pointwise"), ("gemm_f16", "cuda_attention")
+HALF = ("gemm_f16_half", "cuda_gemm")
 FAULTS = [
+    # products with fp16 sums
+    (HALF, "gemm_kernel.h", "second half of a slice is lost", "mma_half(sum, fa[1][i], fb[1] + 2 * n);", ""),
+    (HALF, "gemm_kernel.h", "first step's operand twice", "mma_half(sum, fa[1][i], fb[1] + 2 * n);", "mma_half(sum, fa[0][i], fb[1] + 2 * n);"),
+    (HALF, "gemm_kernel.h", "last columns from the pair before", "(warp_n + WN - 8 + lane % 8)", "(warp_n + WN - 16 + lane % 8)"),
+    (HALF, "gemm_kernel.h", "fp16 sums into the neighbour's row", "acc[2 * r] += lo;", "acc[2 - 2 * r] += lo;"),
+    (HALF, "gemm_kernel.h", "fp16 sums only of the first", "acc[2 * r + 1] += hi;", "acc[2 * r + 1] = hi;"),
     # products: synchronisation
     (GEMM, "gemm_kernel.h", "no barrier a slice", "        block_sync();\n        int next", "        int next"),
     (GEMM, "gemm_kernel.h", "waits for one slice less", "copy_wait<gemm_stages - 2>()", "copy_wait<gemm_stages - 1>()"),

@@ -263,6 +263,7 @@ int main(void)
 {
     if (!mkdtemp(folder)) return 1;
     setenv("KILN_CUDA_TUNE_DIR", folder, 1);
+    setenv("KILN_EMULATOR_TUNE", "1", 1);
     emulator_set_clock(clock_of);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(fastest_is_kept, forget),
