@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/now.h"
 #include "base/str.h"
+#include "daemon/choice.h"
 #include "daemon/worker.h"
 #include "proto/post_weights.h"
 #include "store/store.h"
@@ -58,6 +59,11 @@ static char *find_path(const struct worker *w, const char *name, const char *giv
     return NULL;
 }
 
+char *worker_model_path(const struct worker *w, const char *name)
+{
+    return find_path(w, name, NULL);
+}
+
 static const struct config_model *custom_of(const struct config *c, const char *name)
 {
     for (unsigned i = 0; i < c->custom_model_count; i++)
@@ -101,7 +107,8 @@ void worker_read_models(struct worker *w)
     for (unsigned i = 0; i < w->config.custom_model_count; i++)
         add_model(w, w->config.custom_models[i].name);
     for (unsigned i = 0; i < w->config.models_to_load.count; i++)
-        add_model(w, w->config.models_to_load.items[i]);
+        if (!choice_read(w, w->config.models_to_load.items[i], add_model))
+            add_model(w, w->config.models_to_load.items[i]);
 }
 
 struct worker_model *worker_find_model(struct worker *w, const char *name)

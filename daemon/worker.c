@@ -14,6 +14,7 @@
 #include "base/str.h"
 #include "daemon/account.h"
 #include "daemon/adapters.h"
+#include "daemon/choice.h"
 #include "daemon/control.h"
 #include "daemon/demand.h"
 #include "daemon/job.h"
@@ -264,6 +265,7 @@ int worker_start(struct worker *w, struct error *err)
     on_look(w);
     account_start(w);
     demand_start(w);
+    choice_start(w);
     drift_start(w);
     recheck_start(w);
     metrics_start(&w->metrics, w, (int)w->config.metrics_port);

@@ -106,7 +106,8 @@ struct worker {
     struct gate gate;
     struct budget budget;
     struct job *jobs; /* newest first */
-    struct alarm dispatching, account, stats, drain, watchdog, backup, probe, demand, ending;
+    struct alarm dispatching, account, stats, drain, watchdog, backup, probe, demand, choice,
+        ending;
     struct outage outage;
     struct drift drift;
     enum worker_phase phase;
@@ -170,6 +171,8 @@ int worker_capacity(const struct worker *w); /* images or forms that may be open
 int worker_ahead(const struct worker *w, int engine);
 struct engine_process *worker_any_engine(const struct worker *w); /* READY, or NULL */
 int worker_engine_index(const struct worker *w, const struct engine_process *e);
+/* Where a model of that name lies here, for the caller to free; NULL: nowhere. */
+char *worker_model_path(const struct worker *w, const char *name);
 void worker_read_models(struct worker *w);
 
 #endif

@@ -1,6 +1,7 @@
 """What goes in and out of kilnd: exit codes, the key, redirects, the socket, files of others.
 
 usage: daemon_doors.py KILND ENGINE HORDE"""
+import json
 import os
 import re
 import shutil
@@ -283,6 +284,34 @@ def an_old_log_is_short(programs):
         pops = len(p.horde.calls("pop"))
         check(2 <= pops <= 4, f"{pops} pops in 2.5 s of idleness")
         check(len(p.kilnd.log().splitlines()) <= 6, "idleness is not logged")
+
+
+def meta_commands_mean_models_that_are_here(programs):
+    """TOP 2 by the Horde's month, ALL SDXL by its list; what has no file is named, not offered."""
+    def record(name, baseline):
+        return {"name": name, "baseline": baseline, "type": "ckpt", "style": "generalist", "nsfw": False,
+                "inpainting": False, "config": {"files": [{"path": f"{name}.safetensors"}], "download": []}}
+    records = [("stable_diffusion", "stable diffusion 1"), ("Deliberate", "stable diffusion 1"),
+               ("Rare", "stable diffusion 1"), ("AlbedoBase XL (SDXL)", "stable_diffusion_xl")]
+    with Place(programs, "--jobs", "6", "--kinds", "txt2img", "--models", "Deliberate,Rare",
+               models_to_load=["TOP 2", "all sdxl models"], custom_models=[]) as p:
+        cache = p.kilnd.state / "cache"
+        (cache / "reference").mkdir(parents=True)
+        for folder in (p.kilnd.state, cache, cache / "reference"):
+            folder.chmod(0o700)
+        (cache / "reference" / "stable_diffusion.json").write_text(json.dumps({n: record(n, b) for n, b in records}))
+        (cache / "models").mkdir()
+        for name in ("stable_diffusion", "Rare", "AlbedoBase XL (SDXL)"):
+            (cache / "models" / f"{name}.safetensors").write_bytes(b"a file that the fake engine never reads")
+        p.kilnd.start()
+        p.kilnd.ready()
+        expected = {"Rare", "AlbedoBase XL (SDXL)"}  # Deliberate has no file, stable_diffusion no images this month
+        wait_for(lambda: {m["name"] for m in p.kilnd.ask(request="models")["models"]} == expected, 10,
+                 f"{expected} are offered")
+        check("brings the others: Deliberate" in p.kilnd.log(), "the missing one is named")
+        wait_for(lambda: any(set(x["request"]["models"]) == expected for x in p.horde.calls("pop")), 10,
+                 "pops name them")
+        check(p.kilnd.term() == 0, "ends with 0")
 
 
 if __name__ == "__main__":
