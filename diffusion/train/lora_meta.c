@@ -311,6 +311,25 @@ static void add_own(struct meta *m, const struct lora_run *r)
     if (o->mask >= 0) add(m, "kiln.loss_outside_regions", "%g", o->mask);
 }
 
+/* A text encoder's layers are named by their last word: transformers has moved what lies above it
+ * (`text_model.`) between its versions. */
+static const char *target_module(const char *name, bool text)
+{
+    const char *last = text ? strrchr(name, '.') : NULL;
+    return last ? last + 1 : name;
+}
+
+static bool named_before(const struct branches *set, int index, size_t prefix, const char *module)
+{
+    for (int i = 0; i < index; i++) {
+        const char *name = set->item[i].peft;
+        if (!strncmp(name, set->item[index].peft, prefix + 1) &&
+            !strcmp(target_module(name + prefix + 1, true), module))
+            return true;
+    }
+    return false;
+}
+
 /* diffusers takes alpha for rank unless this says otherwise; one entry for each component. */
 static void add_peft(struct meta *m, const struct lora_run *r)
 {
@@ -328,14 +347,15 @@ static void add_peft(struct meta *m, const struct lora_run *r)
         for (int i = 0; i < r->branches.count; i++) {
             const char *name = r->branches.item[i].peft;
             if (strncmp(name, parts[part], length) || name[length] != '.') continue;
+            const char *module = target_module(name + length + 1, part > 0);
+            if (part && named_before(&r->branches, i, length, module)) continue;
             if (!first) buf_append_string(&b, ", ", NULL);
-            append_json_text(&b, name + length + 1);
+            append_json_text(&b, module);
             first = false;
         }
         buf_append_string(&b, "]", NULL);
     }
     buf_append_string(&b, "}", NULL);
-    add(m, "format", "pt");
     add_owned(m, "lora_adapter_metadata", text_of(&b));
 }
 
@@ -354,7 +374,8 @@ int lora_run_save(struct lora_run *r, const char *path, int64_t step, struct err
     add(&m, "sshs_legacy_hash", "%s", hash.legacy);
     add_modelspec(&m, r, hash.data);
     add_own(&m, r);
-    if (r->o->format == LORA_PEFT) add_peft(&m, r);
+    if (r->o->format == LORA_PEFT) add(&m, "format", "pt");
+    if (r->o->format == LORA_PEFT && r->o->lora.alpha != r->o->lora.rank) add_peft(&m, r);
     if (!rc) rc = branches_save(&r->branches, path, r->o->format, m.item, m.count, err);
     release(&m);
     free(first);

@@ -84,6 +84,9 @@ with tempfile.TemporaryDirectory() as folder:
         "--lora", "whole.safetensors:1", "-o", "jug.png", "-q")
     run(folder, *lora("peft.safetensors", "--format", "peft", "--save-every", "0"))
     names = [n for n in metadata(Path(folder, "peft.safetensors"))[0] if n != "__metadata__"]
+    run(folder, *lora("alpha.safetensors", "--format", "peft", "--save-every", "0", "--alpha", "1", "--text"))
+    told = json.loads(metadata(Path(folder, "alpha.safetensors"))[0]["__metadata__"]["lora_adapter_metadata"])
+    assert told["unet.r"] == 2 and told["unet.lora_alpha"] == 1 and "q_proj" in told["text_encoder.target_modules"], told
     assert all(n.startswith("unet.") and n.endswith((".lora_A.weight", ".lora_B.weight")) for n in names), names[:3]
 
     # bad input: a sentence, the exit code, no file
