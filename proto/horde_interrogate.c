@@ -97,6 +97,20 @@ void horde_forms_release(struct horde_forms *f)
     memset(f, 0, sizeof *f);
 }
 
+/* An interrogation has all of its lists, empty ones too: its readers count on them. */
+static void write_empty_groups(struct writer *w, const struct alchemy_word *words, int count)
+{
+    static const char *const groups[] = {"tags",    "sites",     "artists",   "flavors",
+                                         "mediums", "movements", "techniques"};
+    for (size_t g = 0; g < COUNT_OF(groups); g++) {
+        int i = 0;
+        while (i < count && !str_equal(words[i].group, groups[g])) i++;
+        if (i < count) continue;
+        writer_array(w, groups[g]);
+        writer_end_array(w);
+    }
+}
+
 static void write_words(struct writer *w, const char *key, const struct alchemy_word *words,
                         int count)
 {
@@ -115,6 +129,7 @@ static void write_words(struct writer *w, const char *key, const struct alchemy_
         }
         writer_end_array(w);
     }
+    if (str_equal(key, "interrogation")) write_empty_groups(w, words, count);
     writer_end_object(w);
 }
 
@@ -254,6 +269,7 @@ int horde_words_parse(struct horde_words *words, const char *json, size_t length
         read.list = reader_memory(&r, &read.memory, HORDE_WORDS_MAX, sizeof *read.list);
         json_object_foreach(r.root, key, list)
         {
+            if (json_is_null(list)) continue;
             char *group = r.rc ? NULL : reader_memory(&r, &read.memory, strlen(key) + 1, 1);
             if (!group) break;
             strcpy(group, key);

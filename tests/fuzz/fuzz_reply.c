@@ -26,6 +26,7 @@ static const struct fuzz_seed seeds[] = {
     FUZZ_TEXT("{\"forms\":[{\"id\":\"0f6f\",\"form\":\"annotation\",\"payload\":{\"control_type\":"
               "\"hed\"},"
               "\"source_image\":\"https://x\",\"r2_upload\":null}],\"skipped\":{\"untrusted\":1}}"),
+    FUZZ_TEXT("{\"tags\":[{\"text\":\"pot\",\"confidence\":0.5}],\"sites\":[],\"artists\":null}"),
     FUZZ_TEXT("{\"state\":\"done\",\"forms\":[{\"form\":\"caption\",\"state\":\"done\",\"result\":{"
               "\"caption\":"
               "\"a\"}},{\"form\":\"interrogation\",\"state\":\"done\",\"result\":{"
@@ -82,6 +83,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     PARSE_AND_RELEASE(horde_forms, horde_forms_parse, horde_forms_release);
     PARSE_AND_RELEASE(horde_alchemy_result, horde_alchemy_result_parse,
                       horde_alchemy_result_release);
+    PARSE_AND_RELEASE(horde_words, horde_words_parse, horde_words_release);
     PARSE_AND_RELEASE(horde_user, horde_user_parse, horde_user_release);
     PARSE_AND_RELEASE(horde_workers, horde_workers_parse, horde_workers_release);
     PARSE_AND_RELEASE(horde_models, horde_models_parse, horde_models_release);

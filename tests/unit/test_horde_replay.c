@@ -175,6 +175,15 @@ static void read_alchemy(const struct exchange *x)
     const json_t *results = json_object_get(x->expect, "results");
     for (size_t i = 0; i < json_array_size(results); i++)
         assert_string_equal(r.list[i].result, json_string_value(json_array_get(results, i)));
+    for (int i = 0; i < r.count; i++) {
+        struct horde_words words;
+        if (!str_equal(r.list[i].form, "interrogation") || !r.list[i].result) continue;
+        if (horde_words_parse(&words, r.list[i].result, strlen(r.list[i].result), &err))
+            fail_msg("%s", err.text);
+        assert_string_equal(words.list[0].text, "kiln");
+        assert_int_equal(words.count, 1);
+        horde_words_release(&words);
+    }
     horde_alchemy_result_release(&r);
 }
 

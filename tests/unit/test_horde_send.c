@@ -268,7 +268,31 @@ static void alchemy_results_have_their_shape(void **state)
         (char *)body.data,
         "{\"id\":\"f1\",\"state\":\"ok\",\"result\":{\"interrogation\":{\"tags\":["
         "{\"text\":\"pot\",\"confidence\":0.5},{\"text\":\"jug\",\"confidence\":0.4}],"
-        "\"sites\":[{\"text\":\"shop\",\"confidence\":0.25}]}}}");
+        "\"sites\":[{\"text\":\"shop\",\"confidence\":0.25}],\"artists\":[],\"flavors\":[],"
+        "\"mediums\":[],\"movements\":[],\"techniques\":[]}}}");
+    struct horde_words back;
+    char *value = strstr((char *)body.data, "{\"tags\"");
+    assert_int_equal(horde_words_parse(&back, value, strlen(value) - 2, &err), 0);
+    assert_int_equal(back.count, 3);
+    assert_string_equal(back.list[1].text, "jug");
+    assert_string_equal(back.list[2].group, "sites");
+    assert_true(back.list[2].confidence == 0.25);
+    horde_words_release(&back);
+    static const char *const broken[] = {"[]",
+                                         "{\"tags\":1}",
+                                         "{\"tags\":[{\"confidence\":1}]}",
+                                         "{\"tags\":[7]}",
+                                         "{\"tags\":[{\"text\":5}]}",
+                                         "\"tags\""};
+    for (size_t i = 0; i < COUNT_OF(broken); i++)
+        if (horde_words_parse(&back, broken[i], strlen(broken[i]), &err) != ERR_FORMAT)
+            fail_msg("%s is read", broken[i]);
+    assert_int_equal(horde_words_parse(&back, "{\"tags\":null}", 13, &err), 0);
+    assert_int_equal(back.count, 0);
+    horde_words_release(&back);
+    assert_int_equal(alchemy_price_milli(ALCHEMY_CAPTION, 9, true), 3000);
+    assert_int_equal(alchemy_price_milli(ALCHEMY_INTERROGATION, 9, false), 4000);
+    assert_int_equal(alchemy_price_milli(ALCHEMY_GFPGAN, 4, true), 14000);
     buf_clear(&body);
     s = (struct horde_alchemy_submit){
         .id = "f1", .form = "nsfw", .kind = ALCHEMY_FLAG, .flag = true};
