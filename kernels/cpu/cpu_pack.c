@@ -14,6 +14,7 @@ struct packing {
     enum dtype dtype;
     char *to;
     const char *forward; /* PACK_WINOGRAD: the forward form, where there is one, else NULL */
+    bool file;           /* PACK_WINOGRAD: panels can be made of the file */
     int64_t out, c, kh, kw;
     int64_t k, n, panels, steps; /* of one B */
     size_t b_bytes;
@@ -231,31 +232,50 @@ static void pack_phases(const struct packing *p, char *panel, int phase, int64_t
         for (int64_t k = 0; k < p->k; k++) put(p, panel, k, j, phase_element(p, phase, k, n0 + j));
 }
 
-/* The same from the forward form, whose rows are vectors already: the file is not read again. */
-static void pack_winograd(const struct packing *p, int64_t index)
+/* One channel of a panel's planes; taps of `from` lie `pitch` floats apart. */
+static void winograd_channel(const struct packing *p, int64_t index, int64_t ch, const float *from,
+                             int64_t pitch)
 {
-    const float *from = (const float *)p->forward + index * GEMM_NR * p->c * 9;
-    for (int64_t ch = 0; ch < p->c; ch++)
-        for (int v = 0; v < GEMM_NR; v += VL) {
-            vf r[4][3];
-            for (int x = 0; x < 3; x++) {
-                vf tap[3];
-                for (int y = 0; y < 3; y++)
-                    tap[y] = *(const vf *)(from + ((y * 3 + x) * p->c + ch) * GEMM_NR + v);
-                r[0][x] = tap[0];
-                r[1][x] = 0.5f * (tap[0] + tap[1] + tap[2]);
-                r[2][x] = 0.5f * (tap[0] - tap[1] + tap[2]);
-                r[3][x] = tap[2];
-            }
-            for (int i = 0; i < 4; i++) {
-                const vf u[4] = {r[i][0], 0.5f * (r[i][0] + r[i][1] + r[i][2]),
-                                 0.5f * (r[i][0] - r[i][1] + r[i][2]), r[i][2]};
-                for (int j = 0; j < 4; j++) {
-                    float *plane = (float *)(p->to + p->b_bytes * (size_t)(i * 4 + j));
-                    *(vf *)(plane + (index * p->c + ch) * GEMM_NR + v) = u[j];
-                }
+    for (int v = 0; v < GEMM_NR; v += VL) {
+        vf r[4][3];
+        for (int x = 0; x < 3; x++) {
+            vf tap[3];
+            for (int y = 0; y < 3; y++) tap[y] = *(const vf *)(from + (y * 3 + x) * pitch + v);
+            r[0][x] = tap[0];
+            r[1][x] = 0.5f * (tap[0] + tap[1] + tap[2]);
+            r[2][x] = 0.5f * (tap[0] - tap[1] + tap[2]);
+            r[3][x] = tap[2];
+        }
+        for (int i = 0; i < 4; i++) {
+            const vf u[4] = {r[i][0], 0.5f * (r[i][0] + r[i][1] + r[i][2]),
+                             0.5f * (r[i][0] - r[i][1] + r[i][2]), r[i][2]};
+            for (int j = 0; j < 4; j++) {
+                float *plane = (float *)(p->to + p->b_bytes * (size_t)(i * 4 + j));
+                *(vf *)(plane + (index * p->c + ch) * GEMM_NR + v) = u[j];
             }
         }
+    }
+}
+
+/* The same from rows that are vectors already: of the forward form, or of a panel made of the file. */
+static void pack_winograd(const struct packing *p, int64_t index, float *memory)
+{
+    const float *from = (const float *)p->forward + index * GEMM_NR * p->c * 9;
+    if (p->forward) {
+        for (int64_t ch = 0; ch < p->c; ch++)
+            winograd_channel(p, index, ch, from + ch * GEMM_NR, p->c * GEMM_NR);
+        return;
+    }
+    const struct unpacked file = {
+        .data = p->w->data, .dtype = p->w->dtype, .out = p->out, .c = p->c, .taps = 9};
+    int64_t n0 = index * GEMM_NR, cols = p->n - n0 < GEMM_NR ? p->n - n0 : GEMM_NR;
+    /* a panel of few columns leaves the second vector alone */
+    memset(memory, 0, 9 * UNPACKED_RUN * GEMM_NR * sizeof *memory);
+    for (int64_t c0 = 0; c0 < p->c; c0 += UNPACKED_RUN) {
+        unpacked_panel(&file, memory, DTYPE_F32, c0 * 9, 9 * UNPACKED_RUN, n0, cols);
+        for (int64_t i = 0; i < UNPACKED_RUN; i++)
+            winograd_channel(p, index, c0 + i, memory + i * GEMM_NR, UNPACKED_RUN * GEMM_NR);
+    }
 }
 
 static void pack_task(void *context, int64_t task, int worker)
@@ -265,10 +285,11 @@ static void pack_task(void *context, int64_t task, int worker)
     char *panel = p->to + p->b_bytes * (size_t)phase + (size_t)(index * p->steps * GEMM_NR) * 4;
     bool whole_words = p->dtype == DTYPE_F32 || p->c % 2 == 0;
     if (p->form == PACK_WINOGRAD || (p->form == PACK_PHASES && whole_words)) {
-        if (phase == 0 && p->forward)
-            pack_winograd(p, index);
+        void *memory = cpu_worker_memory(p->device, worker);
+        if (phase == 0 && p->form == PACK_WINOGRAD && (p->forward || p->file))
+            pack_winograd(p, index, memory);
         else if (phase == 0)
-            pack_taps(p, index * GEMM_NR, cpu_worker_memory(p->device, worker));
+            pack_taps(p, index * GEMM_NR, memory);
         return;
     }
     switch (p->form) {
@@ -335,6 +356,7 @@ static int pack_form(const void **b, struct device *d, struct kernel_weight *w,
     }
     size_t bytes = p.b_bytes * (size_t)copies;
     if (packed->bytes[form][half] != bytes) drop_form(packed, form, half);
+    p.file = form == PACK_WINOGRAD && unpacked_suits(w, shape, PACK_FORWARD, DTYPE_F32);
     if (form == PACK_WINOGRAD && packed->form[PACK_FORWARD][0] &&
         !unpacked_suits(w, shape, PACK_FORWARD, DTYPE_F32) &&
         packed->version[PACK_FORWARD][0] == w->version &&
@@ -367,7 +389,7 @@ static const void *kept_form(struct device *d, struct kernel_weight *w, struct p
 {
     struct packed *packed = w->packed;
     const bool half = dtype == DTYPE_BF16;
-    if (w->changes) return NULL;
+    if (w->changes || (!half && w->dtype != DTYPE_F32)) return NULL; /* twice the file's size */
     if (!packed) w->packed = packed = alloc_zero(1, sizeof *packed);
     void **form = &packed->form[PACK_FORWARD][half];
     bool same = memcmp(&packed->shape[PACK_FORWARD][half], &shape, sizeof shape) == 0;

@@ -1122,13 +1122,11 @@ static void kept_after_some_calls(void **unused)
             if (kind & 4 && call == CALLS - 2)
                 assert_int_equal(d->kernels->conv2d_dx(d, &grad, &err), 0);
         }
+        /* floats of a bfloat16 file would take twice its room */
         const struct packed *p = weight.packed;
-        assert_non_null(p);
-        assert_null(p->form[PACK_BACKWARD][kind & 1]);
-        if (kind & 4)
-            assert_null(p->form[PACK_FORWARD][kind & 1]);
-        else
-            assert_non_null(p->form[PACK_FORWARD][kind & 1]);
+        bool kept = (kind & 1) && !(kind & 4);
+        assert_true(!!(p && p->form[PACK_FORWARD][kind & 1]) == kept);
+        assert_true(!(p && p->form[PACK_BACKWARD][kind & 1]));
         d->kernels->unpack(d, &weight);
     }
     device_close(d);
