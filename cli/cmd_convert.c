@@ -27,13 +27,17 @@ static int run(int argc, char **argv)
 
 const struct command command_convert = {
     .name = "convert",
-    .summary = "write weights anew: pickles as safetensors, another precision",
+    .summary = "write weights anew: safetensors, precision, one file or a folder, LoRAs merged",
     .usage =
         "usage: kiln convert IN OUT.safetensors [--precision keep|fp32|fp16|bf16] [--prune]\n"
+        "       kiln convert MODEL OUT [--to single|folder] [--lora FILE[:STRENGTH]]...\n"
         "\n"
         "IN is a safetensors file, its .index.json (shards become one file), or a torch pickle\n"
         "(.ckpt, .pt, .pth, .bin), which is read as data and never run. Names stay as they "
         "are.\n"
-        "--prune leaves out averaged copies (model_ema) and what only training reads.\n",
+        "--prune leaves out averaged copies (model_ema) and what only training reads.\n"
+        "MODEL is a checkpoint of the SD 1, SD 2 or SDXL family: --to writes it as one file or as\n"
+        "a new folder that diffusers reads (a folder becomes a file without it); --lora merges\n"
+        "adapters into it.\n",
     .run = run,
 };

@@ -1,19 +1,23 @@
 #include "engine/convert.h"
 
 #include <getopt.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "base/str.h"
-#include "diffusion/weight_store.h"
+#include "diffusion/file_kind.h"
+#include "diffusion/layout/layout.h"
+#include "diffusion/lora/lora.h"
 
-#define F16_MOST 65504.0
+enum target { TARGET_SAME, TARGET_SINGLE, TARGET_FOLDER };
 
 struct convert {
     const char *from, *to;
+    enum target target; /* TARGET_SAME: names stay as they are */
+    struct request_lora loras[REQUEST_LORAS_MAX];
+    int lora_count;
     bool keep; /* each tensor's own precision */
     enum dtype dtype;
     bool prune;
@@ -23,39 +27,11 @@ struct convert {
     size_t left_out;
 };
 
-static bool is_float(enum dtype d)
-{
-    return d == DTYPE_F32 || d == DTYPE_F16 || d == DTYPE_BF16 || d == DTYPE_F64 ||
-           d == DTYPE_F8_E4M3 || d == DTYPE_F8_E5M2;
-}
-
 /* Averaged copies and a training's own notes: no program that draws reads them. */
 static bool is_needless(const char *name)
 {
     return str_starts(name, "model_ema.") || str_starts(name, "optimizer_states") ||
            str_starts(name, "loss.") || str_starts(name, "callbacks");
-}
-
-static int change(struct convert *c, size_t i, struct error *err)
-{
-    struct safetensors_entry *e = &c->entries[i];
-    if (c->keep || !is_float(e->dtype) || e->dtype == c->dtype) return 0;
-    int64_t n = (int64_t)(e->bytes / dtype_bytes(e->dtype));
-    void *to = alloc_try((size_t)n + 1, dtype_bytes(c->dtype));
-    if (!to) return error_set(err, ERR_NO_MEMORY, "no memory to convert %s", e->name);
-    c->made[i] = to;
-    for (int64_t k = 0; c->dtype == DTYPE_F16 && k < n; k++) {
-        double v = dtype_get(e->data, e->dtype, k);
-        if (isfinite(v) && fabs(v) > F16_MOST)
-            return error_set(err, ERR_INVALID,
-                             "%s holds %g, more than fp16's %g: bf16 or fp32 can hold it", e->name,
-                             v, F16_MOST);
-    }
-    dtype_convert(to, c->dtype, e->data, e->dtype, n);
-    e->data = to;
-    e->dtype = c->dtype;
-    e->bytes = (size_t)n * dtype_bytes(c->dtype);
-    return 0;
 }
 
 static int write_anew(struct convert *c, const struct safetensors_meta *meta, size_t meta_count,
@@ -72,7 +48,8 @@ static int write_anew(struct convert *c, const struct safetensors_meta *meta, si
         else
             c->entries[c->count++] = *e;
     }
-    for (size_t i = 0; i < c->count && !rc; i++) rc = change(c, i, err);
+    for (size_t i = 0; i < c->count && !rc; i++)
+        if (!c->keep) rc = layout_cast(&c->entries[i], &c->made[i], c->dtype, err);
     if (!rc) rc = safetensors_write(c->to, c->entries, c->count, meta, meta_count, err);
     for (size_t i = 0; i < c->count; i++) free(c->made[i]);
     free(c->entries);
@@ -80,19 +57,75 @@ static int write_anew(struct convert *c, const struct safetensors_meta *meta, si
     return rc;
 }
 
-static int convert(struct convert *c, struct error *err)
+/* What a single safetensors file says about itself goes along; pickles and shards say nothing. */
+static bool open_meta(struct safetensors *file, const char *path)
+{
+    return !str_ends(path, ".json") && safetensors_open(file, path, NULL) == 0;
+}
+
+static int convert_file(struct convert *c, struct error *err)
 {
     struct weight_store *store;
     struct safetensors whole = {0};
     int rc = weight_store_open(&store, c->from, err);
     if (rc) return rc;
-    /* what a single safetensors file says about itself goes along; pickles and shards say nothing */
-    bool single = !str_ends(c->from, ".json") && safetensors_open(&whole, c->from, NULL) == 0;
+    bool single = open_meta(&whole, c->from);
     rc = write_anew(c, single ? whole.meta : NULL, single ? whole.meta_count : 0, store, err);
     if (single) safetensors_close(&whole);
     weight_store_close(store);
     return rc;
 }
+
+/* ---- whole models ---- */
+
+static void lora_refused(void *context, const char *name, const char *code, const char *sentence)
+{
+    struct error *err = context;
+    error_set(err, ERR_INVALID, "%s", sentence);
+}
+
+static int merge_loras(struct convert *c, struct model *m, struct lora_set *s, struct error *err)
+{
+    struct error refused = {0};
+    lora_set_init(s, m);
+    s->merge_all = true;
+    int rc = lora_set_use(s, c->loras, c->lora_count, lora_refused, &refused, err);
+    return !rc && refused.text[0] ? error_set(err, ERR_INVALID, "%s", refused.text) : rc;
+}
+
+static int convert_model(struct convert *c, bool folder, struct error *err)
+{
+    struct device *device;
+    struct model *m = NULL;
+    struct lora_set set = {0};
+    struct safetensors whole = {0};
+    int rc = device_open(&device, "plain", err);
+    if (rc) return rc;
+    rc = model_open(&m, device, c->from, NULL, PRECISION_FP32, err);
+    if (!rc) rc = merge_loras(c, m, &set, err);
+    if (!rc) {
+        bool single = !folder && open_meta(&whole, c->from);
+        struct layout_options o = {c->keep, c->dtype, whole.meta, whole.meta_count};
+        rc = c->target == TARGET_FOLDER ? layout_write_folder(m, c->to, &o, err)
+                                        : layout_write_single(m, c->to, &o, err);
+        if (single) safetensors_close(&whole);
+    }
+    lora_set_release(&set);
+    model_close(m);
+    device_close(device);
+    return rc;
+}
+
+static int convert(struct convert *c, bool *model, struct error *err)
+{
+    enum file_kind kind;
+    int rc = file_kind_of(&kind, c->from, err);
+    if (rc) return rc;
+    *model = c->target != TARGET_SAME || c->lora_count || kind == FILE_FOLDER;
+    return *model ? convert_model(c, kind == FILE_FOLDER, err) : convert_file(c, err);
+}
+
+/* ---- arguments ---- */
 
 static bool take_precision(struct convert *c, const char *name)
 {
@@ -109,14 +142,38 @@ static bool take_precision(struct convert *c, const char *name)
     return c->keep;
 }
 
+static bool take_target(struct convert *c, const char *name)
+{
+    c->target = str_equal(name, "folder") ? TARGET_FOLDER : TARGET_SINGLE;
+    return c->target == TARGET_FOLDER || str_equal(name, "single");
+}
+
+/* FILE or FILE:STRENGTH */
+static bool take_lora(struct convert *c, char *text)
+{
+    char *colon = strrchr(text, ':');
+    double strength = 1;
+    if (c->lora_count == REQUEST_LORAS_MAX) return false;
+    if (colon && str_parse_f64(colon + 1, &strength)) *colon = 0;
+    if (!(strength >= -10 && strength <= 10)) return false;
+    c->loras[c->lora_count++] =
+        (struct request_lora){.path = text, .model_strength = strength, .clip_strength = strength};
+    return true;
+}
+
 static const char usage[] =
     "usage: kiln convert IN OUT.safetensors [--precision keep|fp32|fp16|bf16] [--prune]\n"
+    "       kiln convert MODEL OUT [--to single|folder] [--lora FILE[:STRENGTH]]...\n"
     "\n"
     "Writes a checkpoint, LoRA, VAE or other file of weights anew as safetensors: IN is a\n"
     "safetensors file, its .index.json (shards become one file), or a torch pickle (.ckpt, .pt, "
     ".pth,\n"
-    ".bin), which is read as data and never run. Names stay as they are.\n"
+    ".bin), which is read as data and never run. Names stay as they are. MODEL is a checkpoint of\n"
+    "the SD 1, SD 2 or SDXL family, as a file or as a folder that diffusers reads.\n"
     "\n"
+    "  --to T         single: one file in the original code's names; folder: OUT becomes a new\n"
+    "                 folder for diffusers; without it a folder becomes a single file\n"
+    "  --lora F[:S]   merges an adapter into the model, of strength S (1); can be repeated\n"
     "  --precision P  of the numbers; keep (the default) leaves each as it is\n"
     "  --prune        leaves out averaged copies (model_ema) and what only training reads\n";
 
@@ -124,6 +181,8 @@ int convert_main(int argc, char **argv)
 {
     static const struct option table[] = {{"precision", required_argument, NULL, 'p'},
                                           {"prune", no_argument, NULL, 'x'},
+                                          {"to", required_argument, NULL, 't'},
+                                          {"lora", required_argument, NULL, 'l'},
                                           {"help", no_argument, NULL, 'h'},
                                           {0}};
     struct convert c = {.keep = true};
@@ -135,20 +194,23 @@ int convert_main(int argc, char **argv)
             return 0;
         }
         if (id == 'x') c.prune = true;
-        right = right && id != '?' && (id != 'p' || take_precision(&c, optarg));
+        right = right && id != '?' && (id != 'p' || take_precision(&c, optarg)) &&
+                (id != 't' || take_target(&c, optarg)) && (id != 'l' || take_lora(&c, optarg));
     }
-    if (!right || argc - optind != 2 || !str_ends(argv[optind + 1], ".safetensors")) {
+    if (!right || argc - optind != 2 ||
+        (c.target != TARGET_FOLDER && !str_ends(argv[optind + 1], ".safetensors"))) {
         fputs(usage, stderr);
         return 2;
     }
     c.from = argv[optind];
     c.to = argv[optind + 1];
-    int rc = convert(&c, &err);
+    bool model = false;
+    int rc = convert(&c, &model, &err);
     if (rc) {
         fprintf(stderr, "kiln convert: %s\n", err.text);
         return 1;
     }
     puts(c.to);
-    fprintf(stderr, "%zu tensors, %zu left out\n", c.count, c.left_out);
+    if (!model) fprintf(stderr, "%zu tensors, %zu left out\n", c.count, c.left_out);
     return 0;
 }

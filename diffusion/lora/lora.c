@@ -165,7 +165,7 @@ static int apply_module(struct lora_set *s, const struct lora_target *t,
     bool factors =
         m->tensor[LORA_W1] || m->tensor[LORA_W1_A] || m->tensor[LORA_W2] || m->tensor[LORA_W2_A];
     int rc = 0;
-    if (has_pair(m) && !m->tensor[LORA_MAGNITUDE] && t->layer)
+    if (has_pair(m) && !m->tensor[LORA_MAGNITUDE] && t->layer && !s->merge_all)
         rc = attach(s, t->layer, m, strength, err);
     else if (has_pair(m) || factors || m->tensor[LORA_DIFF] || lora_depends(m))
         rc = merge(s, t->w, m, LORA_DIFF, strength, err);

@@ -21,6 +21,7 @@ struct lora_patch; /* a weight whose data was replaced */
 
 struct lora_set {
     struct model *model;
+    bool merge_all;           /* low-rank pairs go into the weights, too: for writing them */
     struct lora_table *table; /* names of all targets, made on first use */
     struct lora_patch *patches;
     char *signature; /* files and strengths that are applied now; NULL: none */

@@ -76,16 +76,75 @@ with tempfile.TemporaryDirectory() as folder:
     convert(out("big"), out("pruned"), "--prune")
     assert list(read(out("pruned"))[1]) == ["a.weight"]
 
-    # the picture of a converted checkpoint is the picture of the checkpoint
+    # the picture of a converted checkpoint is the picture of the checkpoint, to the bit
     shutil.copytree(DATA + "/models/tokenizer", folder + "/tokenizer")
-    pictures = []
-    for model in (single, out("same")):
+
+    def draw(model, *more):
         done = subprocess.run([KILN, "generate", "-m", model, "-p", "a photo of the red house", "-W", "64", "-H", "64", "-s", "2",
-                               "--seed", "3", "-q", "--no-provenance", "-o", folder + "/one.png"],
+                               "--seed", "3", "-q", "--no-provenance", "-o", folder + "/one.png", *more],
                               capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
-        pictures.append(open(folder + "/one.png", "rb").read())
-    assert pictures[0] == pictures[1]
+        return open(folder + "/one.png", "rb").read()
+
+    def part(name, component):
+        file = "model" if component.startswith("text") else "diffusion_pytorch_model"
+        return read("%s/%s/%s.safetensors" % (name, component, file))[1]
+
+    assert draw(single) == draw(out("same"))
+
+    # one file <-> a folder of diffusers: the recorded folders were written by diffusers itself
+    for kind in ("sd1", "sd2", "sdxl", "sd2v", "inpaint"):
+        made, there = folder + "/" + kind, DATA + "/models/" + kind
+        file = there + ".safetensors" if os.path.exists(there + ".safetensors") else None
+        convert(there, out(kind + "-single"))
+        if file:  # what the original single file holds, beside what nobody reads
+            one, other = read(file)[1], read(out(kind + "-single"))[1]
+            idle = {k for k in one if k.endswith("position_ids") or k == "alphas_cumprod" or ".resblocks.3." in k}
+            assert one.keys() - other.keys() <= idle and not other.keys() - one.keys(), kind
+            assert all(other[k] == one[k] for k in one.keys() - idle), kind
+        convert(file or out(kind + "-single"), made, "--to", "folder")
+        parts = [c for c in sorted(os.listdir(there)) if c != "scheduler"]
+        for c in parts:
+            assert part(made, c) == part(there, c), (kind, c)
+            ours, theirs = (json.load(open("%s/%s/config.json" % (d, c))) for d in (made, there))
+            same = {k for k in ours.keys() & theirs.keys() if k not in
+                    ("sample_size", "attention_head_dim", "transformer_layers_per_block", "upcast_attention", "pad_token_id",
+                     "architectures")}
+            assert len(same) > 8 and all(ours[k] == theirs[k] for k in same), (kind, c, [k for k in same if ours[k] != theirs[k]])
+        for name in ("vocab.json", "merges.txt"):
+            ours, theirs = (open(d + "/tokenizer/" + name).read() for d in (made, DATA + "/models"))
+            assert ours == theirs if name == "merges.txt" else json.loads(ours) == json.loads(theirs)
+        assert json.load(open(made + "/model_index.json"))["_class_name"].startswith("StableDiffusion")
+        if kind != "inpaint":
+            assert len({draw(m) for m in (there, made, out(kind + "-single"))}) == 1, kind
+
+    # an adapter merged into a checkpoint: what is written is W + strength alpha/rank up down
+    def matrix(entry):
+        kind, shape, data = entry
+        numbers = struct.unpack("<%d%s" % (len(data) // (4 if kind == "F32" else 2), "f" if kind == "F32" else "e"), data)
+        columns = len(numbers) // shape[0]
+        return [numbers[i * columns:(i + 1) * columns] for i in range(shape[0])]
+
+    convert(single, out("merged"), "--lora", lora + ":0.5", "--precision", "fp32")
+    base, merged, pairs = read(single)[1], read(out("merged"))[1], read(lora)[1]
+    for place, name in (("cond_stage_model.transformer.text_model.encoder.layers.0.self_attn.k_proj.weight",
+                         "lora_te_text_model_encoder_layers_0_self_attn_k_proj"),
+                        ("model.diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_q.weight",
+                         "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q")):
+        down, up = (matrix(pairs["%s.lora_%s.weight" % (name, x)]) for x in ("down", "up"))
+        alpha = matrix((pairs[name + ".alpha"][0], [1], pairs[name + ".alpha"][2]))[0][0]
+        changed, written = 0, matrix(merged[place])
+        for i, row in enumerate(matrix(base[place])):
+            for j, w in enumerate(row):
+                want = w + 0.5 * alpha / len(down) * sum(up[i][r] * down[r][j] for r in range(len(down)))
+                assert abs(written[i][j] - want) < 1e-5, (place, i, j)
+                changed = max(changed, abs(want - w))
+        assert changed > 1e-3, changed
+    assert merged.keys() == {k for k in base if not k.endswith("position_ids") and k != "alphas_cumprod"}
+    sentence = convert(single, out("no"), "--lora", DATA + "/lora/kohya-sdxl.safetensors", code=1)
+    assert "was made for SDXL" in sentence and not os.path.exists(out("no")), sentence
+    assert "exists already" in convert(single, folder + "/sd1", "--to", "folder", code=1)
+    assert "holds no UNet" in convert(lora, folder + "/x", "--to", "folder", code=1)
 
     assert "usage" in convert(single, folder + "/x.ckpt", code=2)
     assert "usage" in convert(single, out("x"), "--precision", "fp8", code=2)
