@@ -1,10 +1,12 @@
 """Seeds faults into copies of the CUDA kernel sources and shows that the emulated tests notice.
 
-usage: fault_trial.py SOURCE_ROOT BUILD_ROOT [--only WORD] [--jobs N] [--list]
+usage: fault_trial.py SOURCE_ROOT BUILD_ROOT [--only WORD] [--jobs N] [--limit SECONDS] [--list]
 
 Each fault is one replacement in one file. The kernel file is compiled again with it, linked with the
-objects of the test that the build made, and the test must fail (or hang: 100 s). Prints how many
-were caught, by what, and exits 1 when fewer than the floor below were. Nothing in the tree changes.
+objects of the test that the build made, and the test must fail (or hang: 400 s, several times what
+the longest takes on a loaded machine; without a fault it must end before, or nothing is judged).
+Prints how many were caught, by what, and exits 1 when fewer than the floor below were. Nothing in the
+tree changes.
 """
 import argparse
 import concurrent.futures
@@ -114,7 +116,7 @@ def library_objects(build):
     return [os.path.join(build, name) for name in names]
 
 
-def trial(root, build, fault):
+def trial(root, build, fault, limit_s):
     """(verdict, why); a fault whose new text is its old text is the control and must be missed"""
     (kernel, test), name, what, old, new = fault
     with tempfile.TemporaryDirectory(prefix="kiln-fault-") as work:
@@ -143,7 +145,7 @@ def trial(root, build, fault):
         if done.returncode != 0:
             return "stale", "does not link: " + done.stderr.splitlines()[-1]
         try:
-            done = subprocess.run([binary], capture_output=True, text=True, timeout=100)
+            done = subprocess.run([binary], capture_output=True, text=True, timeout=limit_s)
         except subprocess.TimeoutExpired:
             return "caught", "hangs"
         if done.returncode == 0:
@@ -160,6 +162,7 @@ def main():
     parser.add_argument("build")
     parser.add_argument("--only", default="")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--limit", type=int, default=400)
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
     faults = [f for f in FAULTS if options.only in f[1] + " " + f[2]]
@@ -170,12 +173,13 @@ def main():
     counts = {"caught": 0, "missed": 0, "stale": 0}
     for kernel, test in sorted({fault[0] for fault in faults}):
         source = next(f[1] for f in faults if f[0] == (kernel, test))
-        verdict, why = trial(options.root, options.build, ((kernel, test), source, "control", "#include", "#include"))
+        control = ((kernel, test), source, "control", "#include", "#include")
+        verdict, why = trial(options.root, options.build, control, options.limit)
         if verdict != "missed":
             print("control: %s without a fault: %s %s" % (test, verdict, why))
             return 1
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        running = [pool.submit(trial, options.root, options.build, f) for f in faults]
+        running = [pool.submit(trial, options.root, options.build, f, options.limit) for f in faults]
         for fault, future in zip(faults, running):
             verdict, why = future.result()
             counts[verdict] += 1
