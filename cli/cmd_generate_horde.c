@@ -53,6 +53,7 @@ static void fill(struct horde_async *a, const struct generate_options *o, const 
         .replacement_filter = true,
         .r2 = !o->mine, /* inline results reach workers whose name the server does not know */
         .random_seed = !o->seed_given,
+        .style = o->style,
         .dry_run = dry_run,
     };
 }
@@ -152,11 +153,16 @@ static void tell(struct provenance *p, const struct errand *e, const struct hord
     now_format_utc(when, now_wall_ms());
     provenance_set(p, PROVENANCE_PROMPT, "%s", q->prompt);
     provenance_set(p, PROVENANCE_NEGATIVE, "%s", q->negative);
-    provenance_set(p, PROVENANCE_STEPS, "%d", q->steps);
-    provenance_set(p, PROVENANCE_SAMPLER, "%s", sampler_name(q->sampler));
-    provenance_set(p, PROVENANCE_SCHEDULE, "%s", schedule_name(q->schedule));
-    provenance_set(p, PROVENANCE_CFG, "%g", q->cfg);
-    provenance_set(p, PROVENANCE_SIZE, "%dx%d", q->width_px, q->height_px);
+    if (e->o->style) { /* the rest is the style's, which only the server knows */
+        str_clean(text, sizeof text, e->o->style);
+        provenance_set(p, PROVENANCE_STYLE, "%s", text);
+    } else {
+        provenance_set(p, PROVENANCE_STEPS, "%d", q->steps);
+        provenance_set(p, PROVENANCE_SAMPLER, "%s", sampler_name(q->sampler));
+        provenance_set(p, PROVENANCE_SCHEDULE, "%s", schedule_name(q->schedule));
+        provenance_set(p, PROVENANCE_CFG, "%g", q->cfg);
+        provenance_set(p, PROVENANCE_SIZE, "%dx%d", q->width_px, q->height_px);
+    }
     provenance_set(p, PROVENANCE_CREATED, "%s", when);
     str_clean(text, sizeof text, g->seed ? g->seed : "");
     provenance_set(p, PROVENANCE_SEED, "%s", text);

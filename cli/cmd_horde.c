@@ -5,12 +5,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <curl/curl.h>
+
 #include "base/alloc.h"
 #include "base/str.h"
 #include "cli/command.h"
 #include "cli/horde_client.h"
 #include "cli/table.h"
 #include "proto/horde_status.h"
+#include "proto/horde_style.h"
 #include "proto/horde_worker.h"
 
 struct ask {
@@ -96,6 +99,29 @@ static int show_news(struct ask *a, struct error *err)
     return 0;
 }
 
+static int show_styles(struct ask *a, struct error *err)
+{
+    struct horde_styles s = {0};
+    int rc = horde_styles_parse(&s, text_of(a), a->reply.length, err);
+    if (rc) return rc;
+    struct table t;
+    table_start(&t, "style|id|of|>used|models|what it does");
+    for (int i = 0; i < s.count; i++) {
+        const struct horde_style *y = &s.list[i];
+        char used[24], models[80] = "", info[100];
+        snprintf(used, sizeof used, "%lld", (long long)y->use_count);
+        for (int k = 0; k < y->model_count; k++) {
+            size_t n = strlen(models);
+            snprintf(models + n, sizeof models - n, "%s%.40s", k ? ", " : "", y->models[k]);
+        }
+        str_clean(info, sizeof info, y->info[0] ? y->info : y->prompt);
+        table_row(&t, y->name, y->id, y->creator, used, models, info);
+    }
+    table_print(&t);
+    horde_styles_release(&s);
+    return 0;
+}
+
 static int show_status(struct ask *a, struct error *err)
 {
     struct horde_performance p;
@@ -135,12 +161,37 @@ static const struct {
     {"workers", "/api/v2/workers?type=image", show_workers},
     {"news", "/api/v2/status/news", show_news},
     {"account", "/api/v2/find_user", show_user},
+    {"styles", "/api/v2/styles/image", show_styles},
 };
 
 struct horde_options {
     const char *config, *url;
+    const char *tag, *model, *sort; /* of styles; NULL: not given */
+    int64_t page;                   /* 0: not given */
     bool json;
 };
+
+static void add_query(char **path, const char *key, const char *value)
+{
+    if (!value) return;
+    char *escaped = curl_easy_escape(NULL, value, 0);
+    char *longer = alloc_printf("%s%c%s=%s", *path, strchr(*path, '?') ? '&' : '?', key, escaped);
+    curl_free(escaped);
+    free(*path);
+    *path = longer;
+}
+
+/* heap */
+static char *path_of(const char *subject, const struct horde_options *o)
+{
+    char page[24], *path = alloc_string(subject);
+    snprintf(page, sizeof page, "%lld", (long long)o->page);
+    add_query(&path, "tag", o->tag);
+    add_query(&path, "model", o->model);
+    add_query(&path, "sort", o->sort);
+    add_query(&path, "page", o->page ? page : NULL);
+    return path;
+}
 
 /* EXIT_DONE, or the exit code of wrong usage; *first is the index of the first word. */
 static int parse(struct horde_options *o, const struct command *c, int argc, char **argv,
@@ -149,6 +200,10 @@ static int parse(struct horde_options *o, const struct command *c, int argc, cha
     static const struct option table[] = {{"json", no_argument, NULL, 'j'},
                                           {"config", required_argument, NULL, 'c'},
                                           {"horde-url", required_argument, NULL, 'u'},
+                                          {"tag", required_argument, NULL, 't'},
+                                          {"model", required_argument, NULL, 'm'},
+                                          {"sort", required_argument, NULL, 's'},
+                                          {"page", required_argument, NULL, 'p'},
                                           {0}};
     optind = 1;
     opterr = 0;
@@ -158,6 +213,14 @@ static int parse(struct horde_options *o, const struct command *c, int argc, cha
         if (id == 'j') o->json = true;
         if (id == 'c') o->config = optarg;
         if (id == 'u') o->url = optarg;
+        if (id == 't') o->tag = optarg;
+        if (id == 'm') o->model = optarg;
+        if (id == 's') o->sort = optarg;
+        if (id == 's' && !str_equal(optarg, "popular") && !str_equal(optarg, "age"))
+            return command_usage(c, "--sort %s: popular or age is expected", optarg);
+        if (id == 'p' && (!str_parse_i64(optarg, &o->page) || o->page < 1 || o->page > 100000))
+            return command_usage(c, "--page %s: a whole number from 1 to 100000 is expected",
+                                 optarg);
     }
     *first = optind;
     return EXIT_DONE;
@@ -177,11 +240,16 @@ static int run_horde(int argc, char **argv)
     while (i < COUNT_OF(subjects) && !str_equal(subjects[i].name, wanted)) i++;
     if (i == COUNT_OF(subjects))
         return command_usage(&command_horde,
-                             "\"%s\" is none of status, models, workers, news, account", wanted);
+                             "\"%s\" is none of status, models, workers, news, account, styles",
+                             wanted);
+    if ((o.tag || o.model || o.sort || o.page) && !str_equal(wanted, "styles"))
+        return command_usage(&command_horde, "--tag, --model, --sort and --page are of styles");
     buf_init(&a.reply, 1 << 20);
     int rc = horde_client_open(&a.client, o.config, o.url, &err);
     if (!rc) {
-        rc = get(&a, subjects[i].path, &err);
+        char *path = path_of(subjects[i].path, &o);
+        rc = get(&a, path, &err);
+        free(path);
         if (!rc && o.json)
             fwrite(a.reply.data, 1, a.reply.length, stdout);
         else if (!rc)
@@ -195,11 +263,15 @@ static int run_horde(int argc, char **argv)
 const struct command command_horde = {
     .name = "horde",
     .summary = "the Horde at a glance, and one's own account",
-    .usage = "usage: kiln horde [status|models|workers|news|account] [--json] [--config FILE]\n"
-             "                  [--horde-url URL]\n\n"
-             "Asks the Horde named by --horde-url, by the bridgeData.yaml of --config, or the "
-             "public one.\n"
-             "--json prints the server's answer as it came.\n",
+    .usage =
+        "usage: kiln horde [status|models|workers|news|account] [--json] [--config FILE]\n"
+        "                  [--horde-url URL]\n"
+        "       kiln horde styles [--tag TAG] [--model MODEL] [--sort popular|age] [--page N]\n"
+        "                  [--json]\n\n"
+        "Asks the Horde named by --horde-url, by the bridgeData.yaml of --config, or the "
+        "public one.\n"
+        "--json prints the server's answer as it came. Styles are for `kiln generate --horde\n"
+        "--style`; shared keys are `kiln sharedkey`'s.\n",
     .run = run_horde,
 };
 
@@ -212,7 +284,7 @@ static int new_uuid(char text[40], struct error *err)
     return ok ? 0 : error_set(err, ERR_IO, "no random number for the transfer");
 }
 
-static int send(struct ask *a, const char *to, int64_t amount, struct error *err)
+static int transfer(struct ask *a, const char *to, int64_t amount, struct error *err)
 {
     char uuid[40], header[80];
     struct buf body;
@@ -243,6 +315,8 @@ static int run_kudos(int argc, char **argv)
     int first;
     int code = parse(&o, &command_kudos, argc, argv, &first);
     if (code) return code;
+    if (o.tag || o.model || o.sort || o.page || o.json)
+        return command_usage(&command_kudos, "only --config and --horde-url are expected");
     if (argc - first != 3 || !str_equal(argv[first], "send"))
         return command_usage(&command_kudos, "send USER#ID AMOUNT is expected");
     if (!str_parse_i64(argv[first + 2], &amount) || amount < 1)
@@ -252,7 +326,7 @@ static int run_kudos(int argc, char **argv)
     buf_init(&a.reply, 1 << 20);
     int rc = horde_client_open(&a.client, o.config, o.url, &err);
     if (!rc) {
-        rc = send(&a, argv[first + 1], amount, &err);
+        rc = transfer(&a, argv[first + 1], amount, &err);
         horde_client_close(&a.client);
     }
     buf_release(&a.reply);

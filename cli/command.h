@@ -32,6 +32,7 @@ struct command {
 extern const struct command command_generate;
 extern const struct command command_status, command_jobs, command_ledger, command_workers,
     command_models, command_why, command_pause, command_resume, command_reload;
+extern const struct command command_sharedkey;
 extern const struct command command_horde, command_kudos, command_upscale, command_bench,
     command_convert;
 extern const struct command command_caption, command_interrogate;

@@ -59,6 +59,10 @@ const char generate_usage[] =
     "      --device NAME        cpu, cpu:THREADS, cuda:N (cpu)\n"
     "      --horde              let workers of the AI Horde draw it, for kudos; --model is a Horde "
     "name\n"
+    "      --style NAME|ID      with --horde: a style of the Horde (kiln horde styles), which "
+    "decides\n"
+    "                           model, steps, sampler and the rest around the prompt, not the "
+    "size\n"
     "      --mine               with --horde: inline results, which reach workers of new names "
     "too\n"
     "      --dry-run            with --horde: only the quote\n"
@@ -110,6 +114,7 @@ enum option_id {
     OPT_DEVICE,
     OPT_HORDE,
     OPT_MINE,
+    OPT_STYLE,
     OPT_DRY_RUN,
     OPT_CONFIG,
     OPT_HORDE_URL,
@@ -163,6 +168,7 @@ static const struct option options[] = {
     {"device", required_argument, NULL, OPT_DEVICE},
     {"horde", no_argument, NULL, OPT_HORDE},
     {"mine", no_argument, NULL, OPT_MINE},
+    {"style", required_argument, NULL, OPT_STYLE},
     {"dry-run", no_argument, NULL, OPT_DRY_RUN},
     {"config", required_argument, NULL, OPT_CONFIG},
     {"horde-url", required_argument, NULL, OPT_HORDE_URL},
@@ -377,6 +383,7 @@ static int take_option(struct generate_options *o, int id, const char *arg, stru
     case OPT_DEVICE: o->device = arg; return 0;
     case OPT_HORDE: o->horde = true; return 0;
     case OPT_MINE: o->mine = true; return 0;
+    case OPT_STYLE: o->style = arg; return 0;
     case OPT_DRY_RUN: o->dry_run = true; return 0;
     case OPT_CONFIG: o->config = arg; return 0;
     case OPT_HORDE_URL: o->horde_url = arg; return 0;
@@ -412,6 +419,23 @@ static void split_prompt(struct image_request *r)
     if (!hashes) return;
     *hashes = 0;
     if (!*r->negative) take_text(&r->negative, hashes + 3);
+}
+
+/* What the server takes from a style, whatever else was asked: said rather than lost. */
+static int check_style(const struct generate_options *o, const bool *given, struct error *err)
+{
+    if (!o->style) return 0;
+    if (!o->horde) return error_set(err, ERR_INVALID, "--style needs --horde");
+    for (size_t i = 0; options[i].name; i++) {
+        int id = options[i].val;
+        bool decided = id == 'm' || id == 's' || id == 'g' || (id >= OPT_SAMPLER && id <= OPT_RNG);
+        bool ours = id == OPT_COUNT || id == OPT_INIT || id == OPT_MASK;
+        if (given[id] && decided && !ours)
+            return error_set(err, ERR_INVALID,
+                             "--%s: the style decides that; leave out one of them",
+                             options[i].name);
+    }
+    return 0;
 }
 
 static int finish(struct generate_options *o, bool denoise_given, struct error *err)
@@ -460,18 +484,19 @@ static int finish(struct generate_options *o, bool denoise_given, struct error *
 
 int generate_options_parse(struct generate_options *o, int argc, char **argv, struct error *err)
 {
-    bool denoise_given = false;
+    bool given[OPT_JSON + 1] = {false};
     optind = 1;
     opterr = 0;
     for (int id; (id = getopt_long(argc, argv, "m:p:n:o:W:H:s:g:q", options, NULL)) != -1;) {
         if (id == '?')
             return error_set(err, ERR_INVALID, "option %s is unknown or lacks its value",
                              argv[optind - 1]);
-        denoise_given = denoise_given || id == OPT_DENOISE;
+        given[id] = true;
         int rc = take_option(o, id, optarg, err);
         if (rc) return rc;
     }
     if (optind < argc)
         return error_set(err, ERR_INVALID, "\"%s\" belongs to no option", argv[optind]);
-    return finish(o, denoise_given, err);
+    int rc = check_style(o, given, err);
+    return rc ? rc : finish(o, given[OPT_DENOISE], err);
 }

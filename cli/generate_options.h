@@ -24,6 +24,7 @@ struct generate_options {
     bool seed_given;
     const char *config;    /* --horde: bridgeData.yaml with the key; or NULL */
     const char *horde_url; /* or NULL */
+    const char *style;     /* --horde: id or name; or NULL */
     const char *preview;   /* file, "-" for the terminal, or NULL */
     int preview_every;
     bool horde, mine, dry_run, json, quiet, no_provenance, show;

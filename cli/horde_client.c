@@ -114,9 +114,9 @@ static int judge(const char *what, long status, const struct buf *reply, struct 
     horde_error_parse(&e, (int)status, (const char *)reply->data, reply->length);
     int code = status == 429 || status >= 500 ? ERR_BUSY : ERR_REFUSED;
     if (status >= 300 && status < 400) code = ERR_REFUSED;
-    return error_set(err, code, "%s: %s%s%s%s (HTTP %ld)", what,
+    return error_set(err, code, "%s: %s%s%s (HTTP %ld%s%s)", what,
                      e.message[0] ? e.message : "the server gave no reason", e.fields[0] ? ": " : "",
-                     e.fields, e.rc[0] ? "" : "", status);
+                     e.fields, status, e.rc[0] ? " " : "", e.rc);
 }
 
 static int perform(struct horde_client *c, const char *what, const struct buf *reply,
@@ -137,7 +137,8 @@ int horde_client_call(struct horde_client *c, const char *method, const char *pa
                       struct error *err)
 {
     char *url = alloc_printf("%s%s", c->url, path);
-    char *what = alloc_printf("%s %s", method, path);
+    bool secret = str_starts(path, "/api/v2/sharedkeys/"); /* what follows is a key */
+    char *what = alloc_printf("%s %s", method, secret ? "/api/v2/sharedkeys/ID" : path);
     char *key = alloc_printf("apikey: %s", c->api_key);
     char *agent = alloc_printf("Client-Agent: %s", KILN_BRIDGE_AGENT);
     struct curl_slist *headers = NULL;

@@ -1,7 +1,7 @@
 /*
  * horde_client.h - the Horde as a client sees it: one call at a time, waiting for the answer.
  *
- * Place    `kiln generate --horde`, `kiln kudos`, `kiln horde`. (kilnd has its own client on its
+ * Place    `kiln generate --horde`, `kiln kudos`, `kiln sharedkey`, `kiln horde`. (kilnd has its own client on its
  *          loop: daemon/http.)
  * Owner    open/close; one thread.
  * Failure  ERR_NETWORK (no answer), ERR_REFUSED (401, 403, 404, 400: the server's sentence),
@@ -30,7 +30,7 @@ int horde_client_open(struct horde_client *c, const char *config_path, const cha
                       struct error *err);
 void horde_client_close(struct horde_client *c);
 
-/* method GET POST PUT DELETE; path "/api/v2/..."; body may be NULL; extra one more header or NULL.
+/* method GET POST PUT PATCH DELETE; path "/api/v2/..."; body may be NULL; extra one more header or NULL.
  * reply is cleared first. */
 int horde_client_call(struct horde_client *c, const char *method, const char *path,
                       const struct buf *body, const char *extra, struct buf *reply,

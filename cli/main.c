@@ -12,12 +12,12 @@
 
 /* in the order of `kiln --help` */
 static const struct command *const commands[] = {
-    &command_generate, &command_train,  &command_dataset, &command_lora,    &command_pocket,
-    &command_status,   &command_why,    &command_jobs,    &command_ledger,  &command_workers,
-    &command_models,   &command_trace,  &command_show,    &command_pause,   &command_resume,
-    &command_reload,   &command_config, &command_doctor,  &command_horde,   &command_kudos,
-    &command_upscale,  &command_bench,  &command_convert, &command_caption, &command_interrogate,
-    &command_fix,      &command_strip,
+    &command_generate,    &command_train,   &command_dataset, &command_lora,    &command_pocket,
+    &command_status,      &command_why,     &command_jobs,    &command_ledger,  &command_workers,
+    &command_models,      &command_trace,   &command_show,    &command_pause,   &command_resume,
+    &command_reload,      &command_config,  &command_doctor,  &command_horde,   &command_kudos,
+    &command_sharedkey,   &command_upscale, &command_bench,   &command_convert, &command_caption,
+    &command_interrogate, &command_fix,     &command_strip,
 };
 
 int command_fail(const struct command *c, const struct error *err)

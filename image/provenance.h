@@ -49,6 +49,7 @@
     X(ENERGY_MIX, "EnergyMix", "energy", "electricity", NULL)                                      \
     X(HORDE, "Horde", "network", "horde", NULL)                                                    \
     X(REQUEST, "Request", "network", "request", NULL)                                              \
+    X(STYLE, "Style", "network", "style", NULL)                                                    \
     X(WORKER, "Worker", "network", "worker", NULL)                                                 \
     X(KUDOS, "Kudos", "network", "kudos moved", NULL)
 

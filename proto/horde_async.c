@@ -27,6 +27,9 @@ static int check(const struct horde_async *a, struct error *err)
                          q->embedding_count, HORDE_TIS_MAX);
     if (fabs(cents - round(cents)) > 1e-6)
         return error_set(err, ERR_INVALID, "cfg %g: the Horde takes at most two decimals", q->cfg);
+    size_t style = a->style ? strlen(a->style) : 3;
+    if (style < 3 || style > 1024)
+        return error_set(err, ERR_INVALID, "a style of %zu characters: 3 to 1024 are possible", style);
     if (q->prompt[0] == '\0') return error_set(err, ERR_INVALID, "the prompt is empty");
     for (int i = 0; i < q->lora_count; i++)
         if (!q->loras[i].name)
@@ -97,8 +100,12 @@ static void write_params(struct writer *w, const struct horde_async *a)
     writer_object(w, "params");
     writer_i64(w, "width", q->width_px);
     writer_i64(w, "height", q->height_px);
-    writer_i64(w, "steps", q->steps);
     writer_i64(w, "n", q->count);
+    if (a->style) {
+        writer_end_object(w);
+        return;
+    }
+    writer_i64(w, "steps", q->steps);
     writer_f64(w, "cfg_scale", round(q->cfg * 100) / 100);
     writer_text(w, "sampler_name", sampler_name(q->sampler));
     if (!a->karras_unset) writer_bool(w, "karras", q->schedule == SCHEDULE_KARRAS);
@@ -146,7 +153,7 @@ int horde_async_format(const struct horde_async *a, struct buf *body, struct err
     writer_object(&w, NULL);
     write_prompt(&w, q);
     write_params(&w, a);
-    writer_texts(&w, "models", a->models, a->model_count);
+    if (!a->style) writer_texts(&w, "models", a->models, a->model_count);
     if (a->worker_count) writer_texts(&w, "workers", a->workers, a->worker_count);
     if (a->worker_blacklist) writer_bool(&w, "worker_blacklist", true);
     writer_bool(&w, "nsfw", a->nsfw);

@@ -28,7 +28,8 @@ struct horde_async {
     bool shared, replacement_filter, allow_downgrade, dry_run;
     const char *const *post_processing;
     int post_count;
-    const char *style; /* NULL: none */
+    const char *style; /* id or name; NULL: none. With one the style decides the models and every
+                          parameter but size and count, so only those travel */
     bool random_seed;  /* leave the seed to the server */
     bool transparent;
     bool karras_unset; /* leave `karras` out (rarely wanted) */

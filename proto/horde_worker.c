@@ -44,6 +44,7 @@ static const struct field user_fields[] = {
     F_BOOL(horde_user, deleted),
     {"kudos_details", .kind = FIELD_OBJECT, .fields = kudos_fields},
     F_TEXTS(horde_user, worker_ids, worker_id_count, IDS_MAX),
+    F_TEXTS(horde_user, sharedkey_ids, sharedkey_id_count, IDS_MAX),
     {"active_generations", .kind = FIELD_OBJECT, .fields = active_fields},
     F_END,
 };

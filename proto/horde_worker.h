@@ -28,6 +28,8 @@ struct horde_user {
     double accumulated, gifted, donated, admin, received, recurring, awarded, styled;
     const char **worker_ids;
     int worker_id_count;
+    const char **sharedkey_ids; /* shown to the owner only; each is a key */
+    int sharedkey_id_count;
     const char **active_images; /* ids of own requests that still run */
     int active_image_count;
     const char **active_alchemy;

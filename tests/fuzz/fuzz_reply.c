@@ -6,7 +6,9 @@
 #include "proto/horde_async.h"
 #include "proto/horde_error.h"
 #include "proto/horde_interrogate.h"
+#include "proto/horde_sharedkey.h"
 #include "proto/horde_status.h"
+#include "proto/horde_style.h"
 #include "proto/horde_submit.h"
 #include "proto/horde_worker.h"
 
@@ -43,6 +45,13 @@ static const struct fuzz_seed seeds[] = {
     FUZZ_TEXT(
         "{\"definitions\":{\"PopInputStable\":{\"allOf\":[{\"$ref\":\"#/definitions/A\"}]},\"A\":"
         "{\"properties\":{\"type\":{\"enum\":[\"a\"]}}}}}"),
+    FUZZ_TEXT(
+        "{\"id\":\"3f2504e0-4f89-41d3-9a0c-0305e82c3301\",\"username\":\"a#1\",\"name\":\"n\","
+        "\"kudos\":5000,\"expiry\":\"Tue, 24 Nov 2026 11:00:00 -0000\",\"utilized\":5,"
+        "\"max_image_pixels\":-1,\"max_image_steps\":20,\"max_text_tokens\":-1}"),
+    FUZZ_TEXT(
+        "[{\"id\":\"1\",\"name\":\"s\",\"prompt\":\"{p}\",\"creator\":\"a#1\",\"use_count\":3,"
+        "\"tags\":[\"t\"],\"models\":[\"m\"],\"nsfw\":false,\"shared_key\":null}]"),
     FUZZ_TEXT("{\"month\":{\"m\":5},\"message\":\"OK\",\"version\":\"5.1.5\",\"transferred\":5}"),
 };
 
@@ -85,6 +94,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                       horde_alchemy_result_release);
     PARSE_AND_RELEASE(horde_words, horde_words_parse, horde_words_release);
     PARSE_AND_RELEASE(horde_user, horde_user_parse, horde_user_release);
+    PARSE_AND_RELEASE(horde_sharedkey, horde_sharedkey_parse, horde_sharedkey_release);
+    PARSE_AND_RELEASE(horde_styles, horde_styles_parse, horde_styles_release);
     PARSE_AND_RELEASE(horde_workers, horde_workers_parse, horde_workers_release);
     PARSE_AND_RELEASE(horde_models, horde_models_parse, horde_models_release);
     PARSE_AND_RELEASE(horde_models, horde_model_stats_parse, horde_models_release);

@@ -37,6 +37,24 @@ struct user {
     int requests, fulfillments;
 };
 
+struct sharedkey { /* its id is the key */
+    char id[ID_BYTES];
+    char *name; /* or NULL */
+    struct user *owner;
+    int64_t kudos, utilized; /* whole, as the server's; -1: no limit */
+    int64_t max_pixels, max_steps, max_tokens;
+    bool expires, deleted;
+    int64_t expiry_ms;
+};
+
+struct style {
+    char id[ID_BYTES];
+    struct user *owner;
+    struct sharedkey *sharedkey; /* or NULL */
+    json_t *body;                /* as posted */
+    int use_count;
+};
+
 enum worker_type { WORKER_IMAGE, WORKER_ALCHEMIST };
 
 struct worker {
@@ -78,6 +96,7 @@ struct image_job { /* one image with one worker */
 struct image_ask { /* what a client asked for */
     char id[ID_BYTES];
     struct user *user;
+    struct sharedkey *sharedkey; /* that it is asked with, or NULL */
     json_t *payload; /* without seed and n_iter */
     json_t *models, *workers;
     char model_asked[128];
@@ -166,6 +185,10 @@ struct practice {
 
     struct user **users;
     int user_count;
+    struct sharedkey **sharedkeys;
+    int sharedkey_count;
+    struct style **styles;
+    int style_count;
     struct worker **workers;
     int worker_count;
     struct image_ask **asks;
@@ -201,11 +224,14 @@ struct call {
     const char *kind;          /* "pop", for faults and the log */
     char args[2][160];
     const char *key, *agent, *host, *query;
+    const char *sort, *page, *tag, *model; /* of the query; NULL: not there */
     const char *idempotency;
     const uint8_t *bytes;
     size_t length;
     json_t *body; /* parsed, or NULL */
     struct user *user;
+    struct sharedkey *sharedkey; /* who pays, when a shared key was sent or a style has one */
+    bool styled_key;
 
     int status; /* the answer */
     json_t *reply;
@@ -280,8 +306,33 @@ void people_put_worker(struct practice *p, struct call *c);
 void people_delete_worker(struct practice *p, struct call *c);
 void people_transfer(struct practice *p, struct call *c);
 
+/* practice_sharedkey.c */
+struct sharedkey *sharedkey_find(struct practice *p, const char *id);
+json_t *sharedkey_ids(struct practice *p, const struct user *u);
+bool sharedkey_expired(struct practice *p, const struct sharedkey *k);
+/* "SharedKeyEmpty", "SharedKeyExpired", or NULL: may spend. */
+const char *sharedkey_fault(struct practice *p, const struct sharedkey *k);
+bool sharedkey_authenticate(struct practice *p, struct call *c);
+bool sharedkey_allows(struct call *c, const struct image_ask *a, int64_t price_milli);
+void sharedkey_consume(struct sharedkey *k, int64_t milli); /* k may be NULL */
+void sharedkey_fill(struct sharedkey *k, int64_t milli);
+void sharedkey_create(struct practice *p, struct call *c);
+void sharedkey_get(struct practice *p, struct call *c);
+void sharedkey_patch(struct practice *p, struct call *c);
+void sharedkey_delete(struct practice *p, struct call *c);
+
+/* practice_style.c */
+bool style_uses_key(struct practice *p, const struct sharedkey *k);
+json_t *style_refs(struct practice *p, const struct user *u);
+json_t *style_apply(struct practice *p, struct call *c);
+void style_list(struct practice *p, struct call *c);
+void style_create(struct practice *p, struct call *c);
+void style_get(struct practice *p, struct call *c);
+void style_get_by_name(struct practice *p, struct call *c);
+
 /* practice_ask.c: the client's side of images */
 struct image_ask *ask_new(struct practice *p, struct user *u, const json_t *body, struct call *c);
+void ask_charge(struct practice *p, struct image_ask *a, int64_t milli);
 void ask_async(struct practice *p, struct call *c);
 void ask_check(struct practice *p, struct call *c);
 void ask_status(struct practice *p, struct call *c);

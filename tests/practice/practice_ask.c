@@ -238,6 +238,12 @@ static void read_gate(struct image_ask *a)
     json_decref(pop);
 }
 
+void ask_charge(struct practice *p, struct image_ask *a, int64_t milli)
+{
+    people_charge(p, a->user, a->id, milli);
+    sharedkey_consume(a->sharedkey, milli);
+}
+
 struct image_ask *ask_new(struct practice *p, struct user *u, const json_t *body, struct call *c)
 {
     struct image_ask *a = alloc_zero(1, sizeof *a);
@@ -290,6 +296,11 @@ struct image_ask *ask_new(struct practice *p, struct user *u, const json_t *body
     }
     a->price_milli = price_request_milli(a);
     set_ttl(p, a);
+    a->sharedkey = c->sharedkey;
+    if (!sharedkey_allows(c, a, a->price_milli * a->n + ACTIVATION_MILLI)) {
+        ask_free(a);
+        return NULL;
+    }
     if (json_is_true(json_object_get(body, "dry_run"))) {
         c->reply =
             json_pack("{s:f}", "kudos", (double)(a->price_milli * a->n + ACTIVATION_MILLI) / 1000);
@@ -302,7 +313,7 @@ struct image_ask *ask_new(struct practice *p, struct user *u, const json_t *body
     a->jobs = alloc_zero((size_t)a->n * 4, sizeof *a->jobs);
     u->requests += a->n;
     a->spent_milli += ACTIVATION_MILLI;
-    people_charge(p, u, a->id, ACTIVATION_MILLI);
+    ask_charge(p, a, ACTIVATION_MILLI);
     log_state(p, "request", a->id, "waiting", NULL);
     return a;
 }
@@ -311,12 +322,11 @@ struct image_ask *ask_new(struct practice *p, struct user *u, const json_t *body
 
 void ask_async(struct practice *p, struct call *c)
 {
-    if (!call_authenticate(p, c, 401, "InvalidAPIKey")) return;
-    if (p->maintenance_mode) {
-        call_fail(c, 400, "MaintenanceMode", "The horde is in maintenance.");
-        return;
-    }
-    struct image_ask *a = ask_new(p, c->user, c->body, c);
+    json_t *body = style_apply(p, c); /* first, as there: its shared key may be who pays */
+    if (p->maintenance_mode) call_fail(c, 400, "MaintenanceMode", "The horde is in maintenance.");
+    bool known = !c->reply && sharedkey_authenticate(p, c);
+    struct image_ask *a = known ? ask_new(p, c->user, body, c) : NULL;
+    json_decref(body);
     if (!a) return;
     c->status = 202;
     c->reply = json_pack("{s:s,s:f}", "id", a->id, "kudos",

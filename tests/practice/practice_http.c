@@ -166,6 +166,10 @@ static enum MHD_Result serve(struct practice *p, struct MHD_Connection *m, const
                      .type = "application/json",
                      .retry_after = -1};
     c.query = MHD_lookup_connection_value(m, MHD_GET_ARGUMENT_KIND, "type");
+    c.sort = MHD_lookup_connection_value(m, MHD_GET_ARGUMENT_KIND, "sort");
+    c.page = MHD_lookup_connection_value(m, MHD_GET_ARGUMENT_KIND, "page");
+    c.tag = MHD_lookup_connection_value(m, MHD_GET_ARGUMENT_KIND, "tag");
+    c.model = MHD_lookup_connection_value(m, MHD_GET_ARGUMENT_KIND, "model");
     if (str_starts(url, "/practice/trap")) { /* what a redirected client gives away */
         json_t *headers = json_object();
         MHD_get_connection_values(m, MHD_HEADER_KIND, collect_header, headers);

@@ -199,8 +199,8 @@ json_t *people_user_json(struct practice *p, const struct user *u, bool own)
                                   "image", u->fulfillments, "text", 0, "interrogation", 0));
     if (own) {
         json_object_set(o, "worker_ids", ids);
-        json_object_set_new(o, "styles", json_array());
-        json_object_set_new(o, "sharedkey_ids", json_array());
+        json_object_set_new(o, "styles", style_refs(p, u));
+        json_object_set_new(o, "sharedkey_ids", sharedkey_ids(p, u));
         json_object_set_new(o, "active_generations", json_pack("{s:o}", "image", open_asks(p, u)));
     }
     json_decref(ids);
@@ -251,6 +251,15 @@ json_t *people_worker_json(struct practice *p, const struct worker *w)
 
 void people_find_user(struct practice *p, struct call *c)
 {
+    const struct sharedkey *k = sharedkey_find(p, c->key);
+    if (k) { /* its owner's page as strangers see it */
+        char name[400];
+        snprintf(name, sizeof name, "%s (Shared Key%s%s)", k->owner->alias, k->name ? ": " : "",
+                 k->name ? k->name : "");
+        c->reply = people_user_json(p, k->owner, false);
+        json_object_set_new(c->reply, "username", json_string(name));
+        return;
+    }
     if (!call_authenticate(p, c, 404, "UserNotFound")) return;
     c->reply = cached(p, "find_user", c->user->alias, people_user_json(p, c->user, true));
 }
@@ -365,12 +374,15 @@ void people_transfer(struct practice *p, struct call *c)
     const json_t *amount = json_object_get(c->body, "amount");
     const char *hash = name ? strrchr(name, '#') : NULL;
     int64_t id, sum = json_is_integer(amount) ? json_integer_value(amount) * 1000 : 100000;
-    if (!hash || !str_parse_i64(hash + 1, &id) || id < 0 || id >= p->user_count) {
+    struct sharedkey *key = sharedkey_find(p, name);
+    if (!key && (!hash || !str_parse_i64(hash + 1, &id) || id < 0 || id >= p->user_count)) {
         call_fail(c, 400, "InvalidTargetUsername", "Invalid target username.");
         return;
     }
-    struct user *to = p->users[id];
-    if (to == c->user)
+    struct user *to = key ? key->owner : p->users[id];
+    if (key && sharedkey_expired(p, key))
+        call_fail(c, 400, "SharedKeyExpired", "This shared key has expired");
+    else if (to == c->user)
         call_fail(c, 400, "KudosTransferToSelf", "Kudos cannot be sent to oneself.");
     else if (to->anonymous)
         call_fail(c, 400, "KudosTransferToAnon", "Kudos cannot be sent to Anonymous.");
@@ -392,6 +404,7 @@ void people_transfer(struct practice *p, struct call *c)
     log_posting(p, "received", to, NULL, sum, sum);
     post(p, c->user, -sum);
     post(p, to, sum);
+    sharedkey_fill(key, sum);
     c->reply = json_pack("{s:o}", "transferred", kudos(sum));
     if (!c->idempotency) return;
     p->cache = alloc_grow(p->cache, (size_t)p->cache_count + 1, sizeof *p->cache);

@@ -495,7 +495,7 @@ static void finish(struct practice *p, struct image_job *j, struct call *c)
     a->finished++;
     if (!j->censored) {
         a->spent_milli += a->price_milli;
-        people_charge(p, a->user, a->id, a->price_milli);
+        ask_charge(p, a, a->price_milli);
     }
     ask_settle(p, a);
 }

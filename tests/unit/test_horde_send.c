@@ -16,7 +16,9 @@
 #include "proto/horde_async.h"
 #include "proto/horde_interrogate.h"
 #include "proto/horde_pop.h"
+#include "proto/horde_sharedkey.h"
 #include "proto/horde_status.h"
+#include "proto/horde_style.h"
 #include "proto/horde_submit.h"
 #include "proto/horde_worker.h"
 
@@ -254,6 +256,78 @@ static void what_the_horde_would_refuse_is_not_sent(void **state)
     image_request_release(&q);
 }
 
+static void a_style_leaves_the_rest_to_the_server(void **state)
+{
+    struct image_request q;
+    image_request_init(&q);
+    free(q.prompt);
+    q.prompt = alloc_string("x");
+    struct horde_async a = {
+        .request = &q, .models = (const char *const[]){"m"}, .model_count = 1, .style = "ink"};
+    assert_int_equal(horde_async_format(&a, &body, &err), 0);
+    json_t *o = sent();
+    assert_string_equal(json_string_value(json_object_get(o, "style")), "ink");
+    assert_null(json_object_get(o, "models"));
+    assert_int_equal(json_object_size(json_object_get(o, "params")), 3);
+    json_decref(o);
+    a.style = "xy";
+    assert_int_equal(horde_async_format(&a, &body, &err), ERR_INVALID);
+    assert_non_null(strstr(err.text, "3 to 1024"));
+    image_request_release(&q);
+}
+
+static void shared_keys_are_written_and_read(void **state)
+{
+    static const struct {
+        struct horde_sharedkey_change change;
+        bool create;
+        const char *sent; /* or part of the complaint */
+    } cases[] = {
+        {{.name = "class"}, true, "{\"name\":\"class\"}"},
+        {{.set_days = true, .days = 0}, false, "{\"expiry\":0}"},
+        {{.name = "abc",
+          .set_kudos = true,
+          .kudos = -1,
+          .set_days = true,
+          .days = 30,
+          .set_pixels = true,
+          .pixels = 4194304,
+          .set_steps = true,
+          .steps = 0},
+         true,
+         "{\"name\":\"abc\",\"kudos\":-1,\"expiry\":30,\"max_image_pixels\":4194304,"
+         "\"max_image_steps\":0}"},
+        {{.name = "\xc3\xa4\xc3\xb6"}, true, "2 characters"},
+        {{.set_days = true, .days = 0}, true, "at least 1 day"},
+        {{.set_kudos = true, .kudos = 50000001}, true, "50000001 kudos"},
+        {{.set_steps = true, .steps = 501}, false, "501 steps"},
+        {{.set_pixels = true, .pixels = -2}, false, "-2 pixels"},
+        {{0}, false, "nothing to change"},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        buf_clear(&body);
+        int rc = horde_sharedkey_change_format(&cases[i].change, cases[i].create, &body, &err);
+        bool ok = cases[i].sent[0] == '{';
+        assert_int_equal(rc, ok ? 0 : ERR_INVALID);
+        if (ok)
+            assert_string_equal((char *)body.data, cases[i].sent);
+        else if (!strstr(err.text, cases[i].sent))
+            fail_msg("%s: %s", cases[i].sent, err.text);
+    }
+    struct horde_sharedkey k;
+    const char *full =
+        "{\"id\":\"3f2504e0-4f89-41d3-9a0c-0305e82c3301\",\"kudos\":7,\"name\":null}";
+    assert_int_equal(horde_sharedkey_parse(&k, full, strlen(full), &err), 0);
+    assert_true(k.kudos == 7 && k.max_image_steps == -1 && !k.expiry[0] && !k.name[0]);
+    horde_sharedkey_release(&k);
+    static const char *const broken[] = {
+        "{}", "[]", "{\"id\":5}", "{\"id\":\"../../users\"}",
+        "{\"id\":\"3f2504e0-4f89-41d3-9a0c-0305e82c3301\",\"kudos\":-2}"};
+    for (size_t i = 0; i < COUNT_OF(broken); i++)
+        if (horde_sharedkey_parse(&k, broken[i], strlen(broken[i]), &err) != ERR_FORMAT)
+            fail_msg("%s is read", broken[i]);
+}
+
 static void alchemy_results_have_their_shape(void **state)
 {
     struct alchemy_word words[] = {
@@ -431,6 +505,8 @@ int main(void)
         TEST(submit_says_how_it_went),
         TEST(asked_and_popped_are_the_same),
         TEST(what_the_horde_would_refuse_is_not_sent),
+        TEST(a_style_leaves_the_rest_to_the_server),
+        TEST(shared_keys_are_written_and_read),
         TEST(alchemy_results_have_their_shape),
         TEST(changes_and_transfers),
         TEST(ttl_is_the_servers),
