@@ -71,7 +71,8 @@
     X(MLSD, "mlsd", "mlsd_large_512_fp32")                                                         \
     X(DEPTH, "depth", "dpt-hybrid-midas")                                                          \
     X(MIDAS_DEPTH, "midas_depth", "dpt-hybrid-midas")                                              \
-    X(NORMAL, "normal", "dpt-hybrid-midas")
+    X(NORMAL, "normal", "dpt-hybrid-midas")                                                        \
+    X(OPENPOSE, "openpose", "body_pose_model")
 
 enum annotator_kind {
 #define X(name, text, file) ANNOTATOR_##name,

@@ -18,6 +18,7 @@ static annotator_function *const functions[ANNOTATOR_COUNT] = {
     [ANNOTATOR_DEPTH] = annotate_depth,
     [ANNOTATOR_MIDAS_DEPTH] = annotate_depth,
     [ANNOTATOR_NORMAL] = annotate_normal,
+    [ANNOTATOR_OPENPOSE] = annotate_openpose,
 };
 
 static char *find_file(const char *folder, enum annotator_kind kind)
@@ -49,9 +50,9 @@ int annotator_map(struct pixels *to, const struct pixels *from, const char *type
     str_clean(shown, sizeof shown, type);
     if (!annotator_find(type, &kind))
         return error_set(err, ERR_UNSUPPORTED,
-                         "control type \"%s\" has no annotator here: send the finished map "
-                         "(image_is_control), or use canny, scribble, fakescribbles, lineart, "
-                         "tile, color, hough, hed, depth or normal",
+                         "control type \"%s\" has no annotator here, finished maps are taken only: "
+                         "send one (image_is_control), or use canny, scribble, fakescribbles, "
+                         "lineart, tile, color, hough, hed, depth, normal or openpose",
                          shown);
     char *file = find_file(folder, kind);
     if (!file)

@@ -32,7 +32,7 @@ typedef int annotator_function(struct annotator *a, struct pixels *to, const str
                                struct error *err);
 /* One file a network. */
 annotator_function annotate_hed, annotate_fakescribbles, annotate_mlsd, annotate_depth,
-    annotate_normal;
+    annotate_normal, annotate_openpose;
 
 /* Loads by visitor, checks for missing tensors. */
 int annotator_load(struct annotator *a, void (*visit)(struct weight_visitor *v, void *net),
@@ -45,5 +45,7 @@ struct tensor annotator_enlarge(struct pass *p, struct tensor x);
 
 /* Planes of floats. to [oh,ow], from [h,w]: between pixel centres (cv2's INTER_LINEAR). */
 void plane_resize(float *to, int ow, int oh, const float *from, int w, int h);
+/* The same by area (cv2's INTER_AREA, no axis may grow) or Lanczos-4. false without memory. */
+bool plane_resample(float *to, int ow, int oh, const float *from, int w, int h, bool shrink);
 
 #endif

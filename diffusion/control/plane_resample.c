@@ -1,0 +1,96 @@
+/*
+ * Other sizes of a plane of floats, separable: shrinking by the share of each source pixel that an
+ * output pixel covers, enlarging by Lanczos' window of four lobes. As cv2's INTER_AREA and
+ * INTER_LANCZOS4 give them, borders repeated.
+ */
+#include <math.h>
+#include <stdlib.h>
+
+#include "base/alloc.h"
+#include "diffusion/control/annotator.h"
+
+#define PI 3.14159265358979323846
+
+/* Output i of one axis: weights of `count` inputs from `first` on; those outside are the border. */
+struct window {
+    int first, count;
+    float *weight;
+};
+
+static double lobe(double t)
+{
+    return fabs(t) < 1e-6 ? 1 : sin(PI * t) / (PI * t);
+}
+
+static void cover(struct window *o, int i, double ratio, int n)
+{
+    double from = i * ratio, to = fmin(from + ratio, n);
+    o->first = (int)from;
+    o->count = 0;
+    for (int k = o->first; k < n && k < to; k++) {
+        double share = (fmin(to, k + 1) - fmax(from, k)) / (to - from);
+        o->weight[o->count++] = (float)share;
+    }
+}
+
+static void lanczos(struct window *o, int i, double ratio)
+{
+    double at = (i + 0.5) * ratio - 0.5, sum = 0, w[8];
+    o->first = (int)floor(at) - 3;
+    o->count = 8;
+    for (int k = 0; k < 8; k++) {
+        double t = at - (o->first + k);
+        sum += w[k] = lobe(t) * lobe(t / 4);
+    }
+    for (int k = 0; k < 8; k++) o->weight[k] = (float)(w[k] / sum);
+}
+
+/* The windows of an axis and their weights in one block; NULL without memory. */
+static struct window *windows(int out, int in, bool shrink)
+{
+    double ratio = (double)in / out;
+    size_t room = shrink ? (size_t)ratio + 3 : 8, n = (size_t)out;
+    struct window *list = alloc_try(n * (sizeof *list + room * sizeof(float)), 1);
+    if (!list) return NULL;
+    float *weights = (float *)(list + n);
+    for (int i = 0; i < out; i++) {
+        list[i].weight = weights + (size_t)i * room;
+        if (shrink)
+            cover(&list[i], i, ratio, in);
+        else
+            lanczos(&list[i], i, ratio);
+    }
+    return list;
+}
+
+static int within(int i, int n)
+{
+    return i < 0 ? 0 : i < n ? i : n - 1;
+}
+
+bool plane_resample(float *to, int ow, int oh, const float *from, int w, int h, bool shrink)
+{
+    struct window *across = windows(ow, w, shrink), *down = windows(oh, h, shrink);
+    float *rows = alloc_try((size_t)ow * (size_t)h, sizeof *rows);
+    bool ok = across && down && rows;
+    for (int i = 0; ok && i < ow * h; i++) {
+        const struct window *o = &across[i % ow];
+        const float *row = from + (int64_t)(i / ow) * w;
+        float sum = 0;
+        for (int k = 0; k < o->count; k++) sum += o->weight[k] * row[within(o->first + k, w)];
+        rows[i] = sum;
+    }
+    for (int y = 0; ok && y < oh; y++) {
+        const struct window *o = &down[y];
+        float *line = to + (int64_t)y * ow;
+        for (int x = 0; x < ow; x++) line[x] = 0;
+        for (int k = 0; k < o->count; k++) {
+            const float *row = rows + (int64_t)within(o->first + k, h) * ow;
+            for (int x = 0; x < ow; x++) line[x] += o->weight[k] * row[x];
+        }
+    }
+    free(across);
+    free(down);
+    free(rows);
+    return ok;
+}
