@@ -1,7 +1,7 @@
 /*
  * alchemy_horde.h - one picture and one form, done by the Horde: what it costs, the request, the answer.
  *
- * Place    `kiln caption --horde`, `kiln interrogate --horde`; for any other form too.
+ * Place    `kiln caption`, `interrogate`, `upscale`, `fix` and `strip` with --horde; for any other form too.
  * Owner    open/close; one thread. Only one at a time: Ctrl-C is caught while it is open.
  * Failure  as horde_client.h; ERR_CANCELED after Ctrl-C (the request is canceled at the Horde too);
  *          ERR_REFUSED when workers failed at it; ERR_BUSY when none came.

@@ -1,14 +1,17 @@
-/* cmd_post.c - a picture changed by a network on this machine: enlarged, faces fixed, cut out. */
+/* cmd_post.c - a picture changed by a network, here or by the Horde: enlarged, faces fixed, cut out. */
 #include <getopt.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/alloc.h"
 #include "base/str.h"
+#include "cli/alchemy_horde.h"
 #include "cli/command.h"
 #include "cli/local_engine.h"
 #include "cli/progress.h"
+#include "cli/table.h"
 #include "image/codec.h"
 
 #define JOB "local"
@@ -17,8 +20,9 @@ struct post_run {
     const struct command *command;
     enum alchemy_form form; /* of a file of one's own: what kind of network it is */
     const char *input, *with, *output, *device;
+    const char *config, *horde_url;
     double strength, fidelity;
-    bool quiet;
+    bool quiet, horde, dry_run, fast, trusted;
 };
 
 static int read_input(struct blob *to, const char *path, struct error *err)
@@ -86,6 +90,63 @@ static int send_job(struct local_engine *e, const struct post_run *u, const char
     return local_engine_send(e, &m, err);
 }
 
+/* ---- on the Horde ---- */
+
+static int take_picture(struct alchemy_horde *a, const char *url, const char *path,
+                        struct error *err)
+{
+    struct buf got;
+    struct blob webp = {0};
+    buf_init(&got, CODEC_BYTES_MAX);
+    int rc = horde_source_is_url(url)
+                 ? horde_client_fetch(&a->client, url, &got, err)
+                 : error_set(err, ERR_FORMAT, "the Horde's answer is no picture's address");
+    if (!rc) webp.data = buf_take(&got, &webp.length);
+    if (!rc) rc = write_output(&webp, path, err);
+    free(webp.data);
+    buf_release(&got);
+    return rc;
+}
+
+static int one_there(struct post_run *u, struct alchemy_horde *a, const struct pixels *pixels,
+                     struct error *err)
+{
+    enum alchemy_form form = alchemy_form_find(u->with);
+    char request[HORDE_ID_BYTES], kudos[24], *url = NULL;
+    int64_t quote = alchemy_horde_quote(a, form, pixels->width, pixels->height);
+    if (!u->quiet) fprintf(stderr, "quote: %s kudos\n", format_kudos(kudos, quote));
+    if (u->dry_run) return 0;
+    int rc = alchemy_horde_run(a, &url, request, form, pixels, err);
+    if (!rc) rc = take_picture(a, url, u->output, err);
+    if (!rc) puts(u->output);
+    if (!rc && !u->quiet)
+        fprintf(stderr, "request %s cost %s kudos\n", request, format_kudos(kudos, quote));
+    free(url);
+    return rc;
+}
+
+static int work_there(struct post_run *u, struct error *err)
+{
+    struct alchemy_horde a;
+    struct progress progress;
+    struct pixels pixels;
+    int rc = image_read(&pixels, NULL, u->input, err);
+    if (rc) return rc;
+    progress_start(&progress, u->quiet);
+    rc = alchemy_horde_open(&a, u->config, u->horde_url, &progress, err);
+    if (!rc) {
+        a.fast_only = u->fast;
+        a.trusted_only = u->trusted;
+        rc = one_there(u, &a, &pixels, err);
+        alchemy_horde_close(&a);
+    }
+    progress_end(&progress);
+    pixels_release(&pixels);
+    return rc;
+}
+
+/* ---- the commands ---- */
+
 static int work(struct post_run *u, struct error *err)
 {
     struct local_engine e;
@@ -136,6 +197,12 @@ static int run_post(const struct command *c, enum alchemy_form form, int argc, c
                                           {"output", required_argument, NULL, 'o'},
                                           {"device", required_argument, NULL, 'd'},
                                           {"quiet", no_argument, NULL, 'q'},
+                                          {"horde", no_argument, NULL, 'h'},
+                                          {"horde-url", required_argument, NULL, 'u'},
+                                          {"config", required_argument, NULL, 'c'},
+                                          {"dry-run", no_argument, NULL, 'n'},
+                                          {"fast-workers", no_argument, NULL, 'a'},
+                                          {"trusted-workers", no_argument, NULL, 't'},
                                           {0}};
     struct post_run u = {.command = c,
                          .form = form,
@@ -143,6 +210,7 @@ static int run_post(const struct command *c, enum alchemy_form form, int argc, c
                          .strength = 1,
                          .fidelity = 0.5};
     struct error err = {0};
+    bool here = false, there = false;
     optind = 1;
     opterr = 0;
     for (int id; (id = getopt_long(argc, argv, "o:q", table, NULL)) != -1;) {
@@ -153,6 +221,14 @@ static int run_post(const struct command *c, enum alchemy_form form, int argc, c
         if (id == 'o') u.output = optarg;
         if (id == 'd') u.device = optarg;
         if (id == 'q') u.quiet = true;
+        if (id == 'h') u.horde = true;
+        if (id == 'u') u.horde_url = optarg;
+        if (id == 'c') u.config = optarg;
+        if (id == 'n') u.dry_run = true;
+        if (id == 'a') u.fast = true;
+        if (id == 't') u.trusted = true;
+        here = here || fix_only || id == 'd';
+        there = there || strchr("ucnat", id);
         if (fix_only && !share(optarg, id == 's' ? &u.strength : &u.fidelity))
             return command_usage(c, "--%s %s is not a number from 0 to 1",
                                  id == 's' ? "strength" : "fidelity", optarg);
@@ -161,9 +237,17 @@ static int run_post(const struct command *c, enum alchemy_form form, int argc, c
         u.with = alchemy_form_name(str_equal_nocase(u.with, "gfpgan") ? ALCHEMY_GFPGAN
                                                                       : ALCHEMY_CODEFORMERS);
     if (argc - optind != 1) return command_usage(c, "one IMAGE is expected");
-    if (!u.output) return command_usage(c, "-o OUT.png is missing");
+    if (!u.output && !u.dry_run) return command_usage(c, "-o OUT.png is missing");
+    if (there && !u.horde) return command_usage(c, "an option that needs --horde");
+    if (here && u.horde)
+        return command_usage(c, "--device, --strength and --fidelity are for this machine, not for "
+                                "the Horde");
+    enum alchemy_form wanted = alchemy_form_find(u.with);
+    if (u.horde && (wanted == ALCHEMY_UNKNOWN || wanted == ALCHEMY_ANNOTATION ||
+                    alchemy_form_result(wanted) != ALCHEMY_IMAGE))
+        return command_usage(c, "--with %s: none of the Horde's post-processors", u.with);
     u.input = argv[optind];
-    return work(&u, &err) ? command_fail(c, &err) : EXIT_DONE;
+    return (u.horde ? work_there(&u, &err) : work(&u, &err)) ? command_fail(c, &err) : EXIT_DONE;
 }
 
 static int run_upscale(int argc, char **argv)
@@ -181,13 +265,21 @@ static int run_strip(int argc, char **argv)
     return run_post(&command_strip, ALCHEMY_STRIP_BACKGROUND, argc, argv);
 }
 
+#define BY_HORDE                                                                                   \
+    "\nWith --horde a worker of the Horde does it for kudos: the picture is sent there, NAME is "  \
+    "one\n"                                                                                        \
+    "of the Horde's and needs no weights here. --config FILE holds the key, --horde-url URL is\n"  \
+    "another server, --dry-run tells only what it would cost, --fast-workers and\n"                \
+    "--trusted-workers take only such ones.\n"
+
 const struct command command_upscale = {
     .name = "upscale",
     .summary = "make a picture larger with an ESRGAN network",
-    .usage = "usage: kiln upscale IMAGE [--with NAME|PATH] [--device NAME] -o OUT.png\n\n"
+    .usage = "usage: kiln upscale IMAGE [--with NAME|PATH] [--device NAME] -o OUT.png\n"
+             "       kiln upscale IMAGE --horde [--with NAME] [--dry-run] -o OUT.png\n\n"
              "NAME is one of the Horde's post-processors whose weights lie in the cache folder as\n"
              "post/NAME.safetensors or post/NAME.pth; PATH is any ESRGAN-type file. Default:\n"
-             "RealESRGAN_x4plus.\n",
+             "RealESRGAN_x4plus.\n" BY_HORDE,
     .run = run_upscale,
 };
 
@@ -196,24 +288,26 @@ const struct command command_fix = {
     .summary = "restore the faces of a picture with GFPGAN or CodeFormer",
     .usage =
         "usage: kiln fix IMAGE [--with gfpgan|codeformers|PATH] [--strength X] [--fidelity X]\n"
-        "                [--device NAME] -o OUT.png\n\n"
+        "                [--device NAME] -o OUT.png\n"
+        "       kiln fix IMAGE --horde [--with gfpgan|codeformers] [--dry-run] -o OUT.png\n\n"
         "Faces are found, turned upright, restored and laid back; the rest of the picture and its\n"
         "alpha stay. --strength 0 .. 1 is how much of the restored face shows (1), --fidelity "
         "0 .. 1\n"
         "how closely CodeFormer follows the old one (0.5). PATH is any file of either network.\n"
         "The weights, and those that find faces, come from the cache folder's post/:\n"
-        "  kiln models get gfpgan        kiln models get codeformers\n",
+        "  kiln models get gfpgan        kiln models get codeformers\n" BY_HORDE,
     .run = run_fix,
 };
 
 const struct command command_strip = {
     .name = "strip",
     .summary = "cut the background away with U2-Net",
-    .usage = "usage: kiln strip IMAGE [--with PATH] [--device NAME] -o OUT.png\n\n"
+    .usage = "usage: kiln strip IMAGE [--with PATH] [--device NAME] -o OUT.png\n"
+             "       kiln strip IMAGE --horde [--dry-run] -o OUT.png\n\n"
              "What stands out stays, the rest becomes clear: OUT has an alpha channel, so PNG or "
              "WebP.\n"
              "PATH is any U2-Net (.onnx, .pth, .safetensors); without it the weights come from "
              "the\n"
-             "cache folder's post/:   kiln models get u2net\n",
+             "cache folder's post/:   kiln models get u2net\n" BY_HORDE,
     .run = run_strip,
 };

@@ -234,9 +234,47 @@ def a_picture_is_described_by_the_horde(programs):
         check([m for m, _ in rows] == [-4000, -3000], f"spent: {rows} {spent}")
 
 
+def a_picture_is_changed_by_the_horde(programs):
+    golden = programs["golden"]
+    picture = golden + "/safety/wide.png"
+    with alchemist(programs, "upscale", precision="fp32") as p:
+        start(p, golden)
+        config, out = p.folder + "/client.yaml", p.folder + "/large.png"
+        with open(config, "w") as f:
+            json.dump({"api_key": CLIENT, "horde_url": p.horde.url}, f)
+        os.chmod(config, 0o600)
+        there = {"RUNTIME_DIRECTORY": str(p.kilnd.state / "run")}
+        say = lambda *words, **more: kiln(programs, p.folder, *words, "--horde", "--config", config, env=there, **more)
+        _, said = say("upscale", picture, "--dry-run")
+        check("quote: 5" in said and not p.horde.calls("alchemy_async"), said)
+        made, said = say("upscale", picture, "-o", out)
+        check(made == out + "\n" and "cost 5" in said, f"{made}{said}")
+        size = lambda path: [int.from_bytes(open(path, "rb").read(24)[i:i + 4], "big") for i in (16, 20)]
+        check(size(out) == [4 * n for n in size(picture)], f"{size(picture)} became {size(out)}")
+        check([f["name"] for f in p.horde.calls("alchemy_async")[-1]["request"]["forms"]] == ["RealESRGAN_x4plus"], "the form")
+        for words, told in ((["--with", "caption"], "none of the Horde's post-processors"), (["--with", picture], "none of the Horde"),
+                            (["--device", "cpu"], "for this machine")):
+            _, said = say("upscale", picture, *words, "-o", out, code=2)
+            check(told in said, said)
+        _, said = kiln(programs, p.folder, "strip", picture, "--dry-run", code=2)
+        check("needs --horde" in said, said)
+        p.horde.fault("alchemy_status", "status", status=404, rc="RequestNotFound", message="gone")
+        _, said = say("upscale", picture, "-o", p.folder + "/none.png", code=1)
+        check("RequestNotFound" in said and not os.path.exists(p.folder + "/none.png"), said)
+        p.horde.clear()
+        p.horde.fault("download", "status", status=404, nth=2)  # the first is the worker's
+        _, said = say("upscale", picture, "-o", p.folder + "/none.png", code=1)
+        check("404" in said and not os.path.exists(p.folder + "/none.png"), said)
+        wait_for(lambda: p.kilnd.ask(request="status")["jobs_open"] == 0, 20, "all is told")
+        check(p.kilnd.term() == 0, "ends with 0")
+        rows = p.kilnd.rows("SELECT milli FROM posting WHERE kind = 'spent'")
+        check(set(rows) == {(-5000,)}, f"spent: {rows}")
+
+
 if __name__ == "__main__":
     kilnd, engine, horde, golden, program = map(os.path.abspath, sys.argv[1:6])
     sys.exit(run([every_form_is_popped_done_and_paid, what_is_not_there_is_not_offered, a_broken_file_is_named_and_not_offered,
                   what_the_horde_gives_all_the_same_is_refused, a_killed_engine_costs_no_form,
-                  a_picture_is_described_on_this_machine, a_picture_is_described_by_the_horde],
+                  a_picture_is_described_on_this_machine, a_picture_is_described_by_the_horde,
+                  a_picture_is_changed_by_the_horde],
                  {"kilnd": kilnd, "engine": engine, "horde": horde, "golden": golden, "kiln": program}))
