@@ -14,7 +14,6 @@ struct packing {
     enum dtype dtype;
     char *to;
     const char *forward; /* PACK_WINOGRAD: the forward form, where there is one, else NULL */
-    bool file;           /* PACK_WINOGRAD: panels can be made of the file */
     int64_t out, c, kh, kw;
     int64_t k, n, panels, steps; /* of one B */
     size_t b_bytes;
@@ -125,17 +124,25 @@ static void phase_span(int phase, int t, int *first, int *last)
     for (*last = *first; *last < 2 && phase_meets(phase, t, *last + 1);) ++*last;
 }
 
-/* U = G g G^T: element (i, j) of each channel's 4x4 */
-static const float winograd_g[4][3] = {{1, 0, 0}, {.5f, .5f, .5f}, {.5f, -.5f, .5f}, {0, 0, 1}};
-
-static void winograd_row(float *to, const float *from, int64_t channels, const float *gi,
-                         const float *gj)
+/* One of the four sums of three taps that G = [1 0 0; .5 .5 .5; .5 -.5 .5; 0 0 1] makes. */
+ALWAYS_INLINE float winograd_sum(int i, float a, float b, float c)
 {
-    for (int64_t i = 0; i < channels; i++, from += 9) {
+    switch (i) {
+    case 0: return a;
+    case 1: return 0.5f * (a + b + c);
+    case 2: return 0.5f * (a - b + c);
+    default: return c;
+    }
+}
+
+/* U = G g G^T: element (i, j) of each channel's 4x4. In the order of winograd_channel, so that the bits
+ * do not depend on which of the two made them. */
+static void winograd_row(float *to, const float *from, int64_t channels, int i, int j)
+{
+    for (int64_t ch = 0; ch < channels; ch++, from += 9) {
         float r[3];
-        for (int a = 0; a < 3; a++)
-            r[a] = gj[0] * from[a * 3] + gj[1] * from[a * 3 + 1] + gj[2] * from[a * 3 + 2];
-        to[i] = gi[0] * r[0] + gi[1] * r[1] + gi[2] * r[2];
+        for (int x = 0; x < 3; x++) r[x] = winograd_sum(i, from[x], from[3 + x], from[6 + x]);
+        to[ch] = winograd_sum(j, r[0], r[1], r[2]);
     }
 }
 
@@ -149,7 +156,7 @@ static void tap_row(const struct packing *p, float *to, const float *from, int64
         return;
     }
     if (p->form == PACK_WINOGRAD) {
-        winograd_row(to, from, channels, winograd_g[tap / 4], winograd_g[tap % 4]);
+        winograd_row(to, from, channels, tap / 4, tap % 4);
         return;
     }
     int y0, y1, x0, x1; /* tap counts phase * 4 + coarse tap */
@@ -232,9 +239,9 @@ static void pack_phases(const struct packing *p, char *panel, int phase, int64_t
         for (int64_t k = 0; k < p->k; k++) put(p, panel, k, j, phase_element(p, phase, k, n0 + j));
 }
 
-/* One channel of a panel's planes; taps of `from` lie `pitch` floats apart. */
-static void winograd_channel(const struct packing *p, int64_t index, int64_t ch, const float *from,
-                             int64_t pitch)
+/* One channel of a panel's planes: a vector row at `to`, the planes `plane_bytes` apart; taps of
+ * `from` lie `pitch` floats apart. */
+static void winograd_channel(char *to, size_t plane_bytes, const float *from, int64_t pitch)
 {
     for (int v = 0; v < GEMM_NR; v += VL) {
         vf r[4][3];
@@ -249,33 +256,59 @@ static void winograd_channel(const struct packing *p, int64_t index, int64_t ch,
         for (int i = 0; i < 4; i++) {
             const vf u[4] = {r[i][0], 0.5f * (r[i][0] + r[i][1] + r[i][2]),
                              0.5f * (r[i][0] - r[i][1] + r[i][2]), r[i][2]};
-            for (int j = 0; j < 4; j++) {
-                float *plane = (float *)(p->to + p->b_bytes * (size_t)(i * 4 + j));
-                *(vf *)(plane + (index * p->c + ch) * GEMM_NR + v) = u[j];
-            }
+            for (int j = 0; j < 4; j++)
+                *(vf *)(to + plane_bytes * (size_t)(i * 4 + j) + v * 4) = u[j];
         }
     }
 }
 
-/* The same from rows that are vectors already: of the forward form, or of a panel made of the file. */
-static void pack_winograd(const struct packing *p, int64_t index, float *memory)
+/* The same from rows that are vectors already, those of the forward form. */
+static void pack_winograd(const struct packing *p, int64_t index)
 {
     const float *from = (const float *)p->forward + index * GEMM_NR * p->c * 9;
-    if (p->forward) {
-        for (int64_t ch = 0; ch < p->c; ch++)
-            winograd_channel(p, index, ch, from + ch * GEMM_NR, p->c * GEMM_NR);
-        return;
-    }
-    const struct unpacked file = {
-        .data = p->w->data, .dtype = p->w->dtype, .out = p->out, .c = p->c, .taps = 9};
-    int64_t n0 = index * GEMM_NR, cols = p->n - n0 < GEMM_NR ? p->n - n0 : GEMM_NR;
+    char *to = p->to + (size_t)(index * p->c * GEMM_NR) * 4;
+    for (int64_t ch = 0; ch < p->c; ch++)
+        winograd_channel(to + ch * GEMM_NR * 4, p->b_bytes, from + ch * GEMM_NR, p->c * GEMM_NR);
+}
+
+#define PLANE_BLOCKS 4 /* of UNPACKED_RUN channels, in a task */
+
+struct planes {
+    struct device *device;
+    const struct unpacked *file;
+    char *to;
+    size_t plane_bytes;
+    int64_t first, end, parts;
+};
+
+/* and from the file: some channels of one panel */
+static void planes_task(void *context, int64_t task, int worker)
+{
+    const struct planes *p = context;
+    float *memory = (float *)cpu_worker_memory(p->device, worker);
+    int64_t n0 = p->first + task / p->parts * GEMM_NR;
+    int64_t cols = p->end - n0 < GEMM_NR ? p->end - n0 : GEMM_NR;
+    int64_t c0 = task % p->parts * PLANE_BLOCKS * UNPACKED_RUN;
+    int64_t c1 = c0 + PLANE_BLOCKS * UNPACKED_RUN < p->file->c ? c0 + PLANE_BLOCKS * UNPACKED_RUN
+                                                               : p->file->c;
+    char *to = p->to + (size_t)((n0 - p->first) * p->file->c) * 4;
     /* a panel of few columns leaves the second vector alone */
     memset(memory, 0, 9 * UNPACKED_RUN * GEMM_NR * sizeof *memory);
-    for (int64_t c0 = 0; c0 < p->c; c0 += UNPACKED_RUN) {
-        unpacked_panel(&file, memory, DTYPE_F32, c0 * 9, 9 * UNPACKED_RUN, n0, cols);
+    for (; c0 < c1; c0 += UNPACKED_RUN) {
+        unpacked_panel(p->file, memory, DTYPE_F32, c0 * 9, 9 * UNPACKED_RUN, n0, cols);
         for (int64_t i = 0; i < UNPACKED_RUN; i++)
-            winograd_channel(p, index, c0 + i, memory + i * GEMM_NR, UNPACKED_RUN * GEMM_NR);
+            winograd_channel(to + (c0 + i) * GEMM_NR * 4, p->plane_bytes, memory + i * GEMM_NR,
+                             UNPACKED_RUN * GEMM_NR);
     }
+}
+
+void pack_planes(struct device *d, void *to, const struct unpacked *file, int64_t first,
+                 int64_t end)
+{
+    struct planes p = {.device = d, .file = file, .to = to, .first = first, .end = end};
+    p.plane_bytes = gemm_packed_bytes(file->c, end - first, DTYPE_F32);
+    p.parts = (file->c + PLANE_BLOCKS * UNPACKED_RUN - 1) / (PLANE_BLOCKS * UNPACKED_RUN);
+    pool_run(cpu_state(d)->pool, (end - first + GEMM_NR - 1) / GEMM_NR * p.parts, planes_task, &p);
 }
 
 static void pack_task(void *context, int64_t task, int worker)
@@ -286,8 +319,8 @@ static void pack_task(void *context, int64_t task, int worker)
     bool whole_words = p->dtype == DTYPE_F32 || p->c % 2 == 0;
     if (p->form == PACK_WINOGRAD || (p->form == PACK_PHASES && whole_words)) {
         void *memory = cpu_worker_memory(p->device, worker);
-        if (phase == 0 && p->form == PACK_WINOGRAD && (p->forward || p->file))
-            pack_winograd(p, index, memory);
+        if (phase == 0 && p->form == PACK_WINOGRAD && p->forward)
+            pack_winograd(p, index);
         else if (phase == 0)
             pack_taps(p, index * GEMM_NR, memory);
         return;
@@ -356,9 +389,7 @@ static int pack_form(const void **b, struct device *d, struct kernel_weight *w,
     }
     size_t bytes = p.b_bytes * (size_t)copies;
     if (packed->bytes[form][half] != bytes) drop_form(packed, form, half);
-    p.file = form == PACK_WINOGRAD && unpacked_suits(w, shape, PACK_FORWARD, DTYPE_F32);
     if (form == PACK_WINOGRAD && packed->form[PACK_FORWARD][0] &&
-        !unpacked_suits(w, shape, PACK_FORWARD, DTYPE_F32) &&
         packed->version[PACK_FORWARD][0] == w->version &&
         memcmp(&packed->shape[PACK_FORWARD][0], &shape, sizeof shape) == 0)
         p.forward = packed->form[PACK_FORWARD][0];
@@ -412,7 +443,8 @@ int pack_get(struct pack_b *b, struct device *d, struct kernel_weight *w, struct
              enum pack_form form, enum dtype dtype, struct error *err)
 {
     *b = (struct pack_b){0};
-    if (!unpacked_suits(w, shape, form, dtype))
+    const bool planes = form == PACK_WINOGRAD;
+    if (!unpacked_suits(w, shape, planes ? PACK_FORWARD : form, dtype))
         return pack_form(&b->packed, d, w, shape, form, dtype, err);
     const bool backward = form == PACK_BACKWARD;
     const int64_t taps = shape.kh * shape.kw;
@@ -423,6 +455,7 @@ int pack_get(struct pack_b *b, struct device *d, struct kernel_weight *w, struct
                                 .c = shape.c,
                                 .taps = taps,
                                 .backward = backward};
+    if (planes) return 0;
     if (!backward) {
         b->packed = kept_form(d, w, shape, dtype, &b->file, k, n);
     } else if (!w->changes) {

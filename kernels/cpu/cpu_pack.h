@@ -17,11 +17,17 @@ struct pack_b {
     struct unpacked file; /* has data: K is in the order of cpu_unpacked.h, also when packed */
 };
 
-/* The B of `form` for activations of `dtype`, packed where it must be (cpu_unpacked.h). Making the phases or the Winograd form of a weight
- * that does not change drops its forward form: one convolution uses one form. */
+/* The B of `form` for activations of `dtype`, packed where it must be (cpu_unpacked.h). Making the
+ * phases or the Winograd form of a weight that does not change drops its forward form: one
+ * convolution uses one form. PACK_WINOGRAD without `packed`: the caller makes planes of `file`. */
 int CPU_NAME(pack_get)(struct pack_b *b, struct device *d, struct kernel_weight *w,
                        struct pack_shape shape, enum pack_form form, enum dtype dtype,
                        struct error *err);
+/* Columns [first, end) of the sixteen planes of a 3x3 weight: the bits that PACK_WINOGRAD has in them,
+ * gemm_packed_bytes(c, end - first, F32) each. */
+void CPU_NAME(pack_planes)(struct device *d, void *to, const struct unpacked *file, int64_t first,
+                           int64_t end);
 #define pack_get CPU_NAME(pack_get)
+#define pack_planes CPU_NAME(pack_planes)
 
 #endif

@@ -6,6 +6,7 @@
 
 #define PLANES 16 /* elements of a transformed 4x4 neighbourhood, each a product of its own */
 #define BAND_BYTES ((int64_t)8 << 20) /* of transformed tiles: they stay in the last cache */
+#define CHUNK_BYTES ((size_t)8 << 20) /* of planes made for a call of one band */
 #define TILES_TASK 8
 
 struct winograd {
@@ -18,6 +19,9 @@ struct winograd {
     float *m;             /* [PLANES][band][out] */
     float *m_plane;
     int64_t band;
+    const char *planes; /* the weight's, kept for good; or NULL: made of `file` */
+    const struct unpacked *file;
+    int64_t columns;   /* whose planes are made at a time; all of them: once a call */
     const float *zero; /* c of them */
 };
 
@@ -85,7 +89,7 @@ static void store_plane(const struct gemm *g, const float *tile, int64_t m0, int
 {
     const struct winograd *w = g->context;
     for (int64_t r = 0; r < rows; r++)
-        copy_elements((char *)(w->m_plane + (m0 + r) * g->n + n0),
+        copy_elements((char *)(w->m_plane + (m0 + r) * w->a->out + n0),
                       (const char *)(tile + r * GEMM_NR), cols * 4);
 }
 
@@ -135,26 +139,55 @@ static void gather_task(void *context, int64_t task, int worker)
         gather_tile(w, i);
 }
 
-static void run_band(struct device *d, struct winograd *w, const char *b, size_t b_bytes)
+/* The products of columns [first, end) of a band. */
+static void run_columns(struct device *d, struct winograd *w, const char *planes, int64_t first,
+                        int64_t end)
 {
     const struct conv2d_args *a = w->a;
-    struct pool *pool = cpu_state(d)->pool;
-    int64_t tasks = (w->count + TILES_TASK - 1) / TILES_TASK;
-    pool_run(pool, tasks, spread_task, w);
+    size_t plane_bytes = gemm_packed_bytes(a->c, end - first, DTYPE_F32);
     for (int p = 0; p < PLANES; p++) {
         w->plane = (struct matrix){w->v + p * w->band * a->c, a->c, DTYPE_F32};
-        w->m_plane = w->m + p * w->band * a->out;
+        w->m_plane = w->m + p * w->band * a->out + first;
         struct gemm g = {.m = w->count,
-                         .n = a->out,
+                         .n = end - first,
                          .k = a->c,
                          .a_dtype = DTYPE_F32,
                          .fill_a = fill_rows,
-                         .b = b + b_bytes * (size_t)p,
+                         .b = planes + plane_bytes * (size_t)p,
                          .store = store_plane,
                          .context = w};
         gemm_run(d, &g);
     }
-    pool_run(pool, tasks, gather_task, w);
+}
+
+static void run_band(struct device *d, struct winograd *w)
+{
+    const struct conv2d_args *a = w->a;
+    struct cpu_state *s = cpu_state(d);
+    int64_t tasks = (w->count + TILES_TASK - 1) / TILES_TASK;
+    pool_run(s->pool, tasks, spread_task, w);
+    for (int64_t first = 0; first < a->out; first += w->columns) {
+        int64_t end = first + w->columns < a->out ? first + w->columns : a->out;
+        bool made = w->planes || (w->first && w->columns >= a->out);
+        if (!made) pack_planes(d, s->panels, w->file, first, end);
+        run_columns(d, w, w->planes ? w->planes : s->panels, first, end);
+    }
+    pool_run(s->pool, tasks, gather_task, w);
+}
+
+/* Planes that are used by one band stay in the last cache while they are; for several bands they are
+ * made once, whole. Either way the same bits as planes kept for good, at a tenth of their memory. */
+static int reserve_planes(struct device *d, struct winograd *w, bool once, struct error *err)
+{
+    const struct conv2d_args *a = w->a;
+    size_t panel = PLANES * gemm_packed_bytes(a->c, GEMM_NR, DTYPE_F32);
+    int64_t panels = (a->out + GEMM_NR - 1) / GEMM_NR, most = (int64_t)(CHUNK_BYTES / panel);
+    if (once && most < panels) {
+        int64_t chunks = (panels + (most ? most : 1) - 1) / (most ? most : 1);
+        panels = (panels + chunks - 1) / chunks;
+    }
+    w->columns = panels * GEMM_NR;
+    return cpu_panels_reserve(d, panel * (size_t)panels, err);
 }
 
 int winograd_conv2d(struct device *d, const struct conv2d_args *a, struct error *err)
@@ -169,6 +202,10 @@ int winograd_conv2d(struct device *d, const struct conv2d_args *a, struct error 
                       DTYPE_F32, err);
     size_t v_bytes = (size_t)(PLANES * w.band * a->c) * 4, zero_bytes = (size_t)a->c * 4;
     size_t m_bytes = (size_t)(PLANES * w.band * a->out) * 4;
+    w.planes = b.packed;
+    w.file = &b.file;
+    w.columns = a->out;
+    if (!rc && !w.planes) rc = reserve_planes(d, &w, w.band >= tiles, err);
     if (!rc)
         rc = epilogue_start(&w.epilogue, d, &a->epilogue, a->out, v_bytes + m_bytes + zero_bytes,
                             err);
@@ -181,7 +218,7 @@ int winograd_conv2d(struct device *d, const struct conv2d_args *a, struct error 
     w.zero = memset(cpu_scratch_take(d, zero_bytes), 0, zero_bytes);
     for (w.first = 0; w.first < tiles; w.first += w.band) {
         w.count = tiles - w.first < w.band ? tiles - w.first : w.band;
-        run_band(d, &w, b.packed, gemm_packed_bytes(a->c, a->out, DTYPE_F32));
+        run_band(d, &w);
     }
     return 0;
 }

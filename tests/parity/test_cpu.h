@@ -39,7 +39,7 @@
     X(norm)                                                                                        \
     X(same_for_all_threads)                                                                        \
     X(repacks_changed_weight)                                                                      \
-    X(winograd_from_either_form)                                                                   \
+    X(winograd_from_any_form)                                                                      \
     X(whole_blocks)                                                                                \
     X(kept_after_some_calls)                                                                       \
     X(weights_of_any_dtype)                                                                        \
