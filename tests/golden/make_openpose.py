@@ -57,7 +57,20 @@ def every(x, step):
     return torch.from_numpy(np.ascontiguousarray(np.asarray(x, dtype=np.float32).ravel()[::step]))
 
 
-def network(folder, body, model):
+def draw(path, body, util, estimation, picture):
+    """As OpenposeDetector does, bodies only; path false: not kept."""
+    height, width = picture.shape[:2]
+    candidate, subset = estimation(picture)
+    canvas = np.zeros((height, width, 3), np.uint8)
+    for person in estimation.format_body_result(candidate, subset):
+        keypoints = [k and body.Keypoint(x=k.x / float(width), y=k.y / float(height)) for k in person.keypoints]
+        canvas = util.draw_bodypose(canvas, keypoints)
+    print(path, "peaks", len(candidate), "people", len(subset))
+    if path:
+        Image.fromarray(canvas).save(path, optimize=True)
+
+
+def network(folder, body, util, model):
     net = small(model)
     state = {k.split(".", 1)[1]: v.half().contiguous() for k, v in net.state_dict().items()}
     save_file(state, folder + "/body_pose_model.safetensors")
@@ -73,12 +86,11 @@ def network(folder, body, model):
     source = np.asarray(Image.open(folder + "/../annotators/picture.png"))[:, :, ::-1].copy()
     golden = {}
     for name, picture in (("enlarged", source), ("shrunk", source.repeat(2, 0).repeat(2, 1))):
-        candidate, subset = b(picture)
-        print(name, seen[-1].shape, "peaks", len(candidate), "people", len(subset))
-        golden[name] = every(seen[-1][0].transpose(1, 2, 0), 151)
+        draw(name == "shrunk" and folder + "/shrunk.png", body, util, b, picture)
+        golden[name] = every(seen[-1][0].transpose(1, 2, 0), 307)
     rgb = torch.from_numpy(source.astype(np.float32)).permute(2, 0, 1)[None] / 256 - 0.5
     for name, y in zip(("fields", "heats"), net(rgb)):
-        golden[name] = every(y[0].permute(1, 2, 0), 13)
+        golden[name] = every(y[0].permute(1, 2, 0), 41)
         print(name, y.shape, y.std(), (y != 0).float().mean(), y[0].std((1, 2)).min())
     save_file(golden, folder + "/golden.safetensors")
 
@@ -125,13 +137,7 @@ def group(folder, name, body, util, people, width, height, seed):
     net.parameters = lambda: iter([torch.zeros(1)])
     b = body.Body.__new__(body.Body)
     b.model = net
-    candidate, subset = b(np.zeros((height, width, 3), np.uint8))
-    canvas = np.zeros((height, width, 3), np.uint8)
-    for person in b.format_body_result(candidate, subset):
-        keypoints = [k and body.Keypoint(x=k.x / float(width), y=k.y / float(height)) for k in person.keypoints]
-        canvas = util.draw_bodypose(canvas, keypoints)
-    print(name, (rows, columns), "peaks", len(candidate), "people", subset[:, -2:].tolist())
-    Image.fromarray(canvas).save(folder + "/%s.png" % name, optimize=True)
+    draw(folder + "/%s.png" % name, body, util, b, np.zeros((height, width, 3), np.uint8))
 
 
 def moved(scale, x, y, lean=0.0, without=(), mirror=False):
@@ -149,7 +155,7 @@ def main():
     os.makedirs(folder, exist_ok=True)
     body, util, model = modules()
     with torch.no_grad():
-        network(folder, body, model)
+        network(folder, body, util, model)
         group(folder, "people", body, util,
               [moved((1.1, .85), .24, .5), moved((1.0, .9), .55, .52, .2, (4, 7)),
                moved((1.0, .8), .8, .55, -.3, (0, 14, 15, 16, 17), True)], 320, 256, 4)
