@@ -65,7 +65,7 @@ def another_user_of_the_card_comes_first(programs):
         for _ in range(8):  # two minutes of quiet, from the heartbeat on that says so
             if "foreign_use" in reasons(p):
                 minutes(p, 3)
-        wait_for(lambda: engine(p)["state"] == "busy", 20, "it goes on with the job")
+        wait_for(lambda: engine(p)["state"] == "busy", 60, "it goes on with the job")
         check(len(p.horde.calls("pop")) == pops, "the same one")
         check(p.kilnd.term() == 0, "ends with 0")
         p.agree()
@@ -109,7 +109,7 @@ def a_lost_card_is_not_started_again(programs):
         check(len(p.horde.calls("pop")) == pops, "nothing is popped")
         card(p)
         p.kilnd.ask(request="resume")  # the machine was started again
-        wait_for(lambda: engine(p)["state"] == "busy", 20, "it works again")
+        wait_for(lambda: engine(p)["state"] == "busy", 60, "it works again")
 
 
 if __name__ == "__main__":
