@@ -31,6 +31,7 @@ const struct command command_convert = {
     .usage =
         "usage: kiln convert IN OUT.safetensors [--precision keep|fp32|fp16|bf16] [--prune]\n"
         "       kiln convert MODEL OUT [--to single|folder] [--lora FILE[:STRENGTH]]...\n"
+        "       kiln convert LORA OUT.safetensors --to kohya|peft\n"
         "\n"
         "IN is a safetensors file, its .index.json (shards become one file), or a torch pickle\n"
         "(.ckpt, .pt, .pth, .bin), which is read as data and never run. Names stay as they "
@@ -38,6 +39,6 @@ const struct command command_convert = {
         "--prune leaves out averaged copies (model_ema) and what only training reads.\n"
         "MODEL is a checkpoint of the SD 1, SD 2 or SDXL family: --to writes it as one file or as\n"
         "a new folder that diffusers reads (a folder becomes a file without it); --lora merges\n"
-        "adapters into it.\n",
+        "adapters into it. --to kohya or peft writes a LoRA under the other's names.\n",
     .run = run,
 };

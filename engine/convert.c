@@ -11,7 +11,7 @@
 #include "diffusion/layout/layout.h"
 #include "diffusion/lora/lora.h"
 
-enum target { TARGET_SAME, TARGET_SINGLE, TARGET_FOLDER };
+enum target { TARGET_SAME, TARGET_SINGLE, TARGET_FOLDER, TARGET_KOHYA, TARGET_PEFT };
 
 struct convert {
     const char *from, *to;
@@ -119,6 +119,9 @@ static int convert_model(struct convert *c, bool folder, struct error *err)
 static int convert(struct convert *c, bool *model, struct error *err)
 {
     enum file_kind kind;
+    *model = true;
+    if (c->target == TARGET_KOHYA || c->target == TARGET_PEFT)
+        return layout_rename_lora(c->from, c->to, c->target == TARGET_PEFT, err);
     int rc = file_kind_of(&kind, c->from, err);
     if (rc) return rc;
     *model = c->target != TARGET_SAME || c->lora_count || kind == FILE_FOLDER;
@@ -144,8 +147,13 @@ static bool take_precision(struct convert *c, const char *name)
 
 static bool take_target(struct convert *c, const char *name)
 {
-    c->target = str_equal(name, "folder") ? TARGET_FOLDER : TARGET_SINGLE;
-    return c->target == TARGET_FOLDER || str_equal(name, "single");
+    static const char *const names[] = {NULL, "single", "folder", "kohya", "peft"};
+    for (size_t i = 1; i < COUNT_OF(names); i++)
+        if (str_equal(name, names[i])) {
+            c->target = (enum target)i;
+            return true;
+        }
+    return false;
 }
 
 /* FILE or FILE:STRENGTH */
@@ -164,6 +172,7 @@ static bool take_lora(struct convert *c, char *text)
 static const char usage[] =
     "usage: kiln convert IN OUT.safetensors [--precision keep|fp32|fp16|bf16] [--prune]\n"
     "       kiln convert MODEL OUT [--to single|folder] [--lora FILE[:STRENGTH]]...\n"
+    "       kiln convert LORA OUT.safetensors --to kohya|peft\n"
     "\n"
     "Writes a checkpoint, LoRA, VAE or other file of weights anew as safetensors: IN is a\n"
     "safetensors file, its .index.json (shards become one file), or a torch pickle (.ckpt, .pt, "
@@ -172,7 +181,8 @@ static const char usage[] =
     "the SD 1, SD 2 or SDXL family, as a file or as a folder that diffusers reads.\n"
     "\n"
     "  --to T         single: one file in the original code's names; folder: OUT becomes a new\n"
-    "                 folder for diffusers; without it a folder becomes a single file\n"
+    "                 folder for diffusers; without it a folder becomes a single file;\n"
+    "                 kohya, peft: a LoRA under the other's names, its numbers as they are\n"
     "  --lora F[:S]   merges an adapter into the model, of strength S (1); can be repeated\n"
     "  --precision P  of the numbers; keep (the default) leaves each as it is\n"
     "  --prune        leaves out averaged copies (model_ema) and what only training reads\n";

@@ -32,6 +32,10 @@ int layout_write_single(struct model *m, const char *path, const struct layout_o
 int layout_write_folder(struct model *m, const char *folder, const struct layout_options *o,
                         struct error *err);
 
+/* A LoRA file of plain pairs under the names of kohya-ss/sd-scripts, or of diffusers' PEFT with the scales
+ * in its metadata (layout_lora.c). ERR_UNSUPPORTED for forms that one dialect has no names for. */
+int layout_rename_lora(const char *from, const char *to, bool peft, struct error *err);
+
 /* One tensor's numbers in another precision, in memory that the caller frees (*made; NULL when
  * nothing had to change). ERR_INVALID for numbers beyond fp16's. */
 int layout_cast(struct safetensors_entry *e, void **made, enum dtype to, struct error *err);

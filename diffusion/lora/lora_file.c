@@ -122,13 +122,13 @@ static void place(struct lora_module *m, const char *key, size_t length)
     if (str_starts(path, "base_model.model.")) path += strlen("base_model.model.");
     m->part = LORA_UNET;
     modernise(base);
+    if (str_starts(path, "text_model.")) m->part = LORA_TEXT;
     for (size_t i = 0; i < COUNT_OF(prefixes); i++)
         if (str_starts(path, prefixes[i].text)) {
             m->part = prefixes[i].part;
             path += strlen(prefixes[i].text);
             break;
         }
-    if (str_starts(path, "text_model.")) m->part = LORA_TEXT;
     m->base = alloc_string_n(key, length);
     m->name = alloc_string(path);
     for (char *c = m->name; *c; c++)

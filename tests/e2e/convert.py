@@ -146,6 +146,34 @@ with tempfile.TemporaryDirectory() as folder:
     assert "exists already" in convert(single, folder + "/sd1", "--to", "folder", code=1)
     assert "holds no UNet" in convert(lora, folder + "/x", "--to", "folder", code=1)
 
+    # a LoRA under other names draws the same picture, to the bit; there and back nothing is lost
+    for kind, name in (("sd1", "kohya"), ("sdxl", "kohya-sdxl"), ("sd1", "peft")):
+        model, given = DATA + "/models/" + kind, DATA + "/lora/%s.safetensors" % name
+        convert(given, out("as-peft"), "--to", "peft")
+        convert(out("as-peft"), out("as-kohya"), "--to", "kohya")
+        assert all(k.startswith(("unet.", "text_encoder")) for k in read(out("as-peft"))[1])
+        assert all(k.startswith(("lora_unet_", "lora_te")) for k in read(out("as-kohya"))[1])
+        if name == "peft":  # without its adapter_config.json alpha is the rank
+            assert read(out("as-peft"))[1] == read(given)[1]
+        pictures = {draw(model, "--lora", lora) for lora in (given, out("as-peft"), out("as-kohya"))}
+        assert len(pictures) == 1 and draw(model) not in pictures, name
+    # the original code's names, which SDXL's LoRAs use
+    named = {"input_blocks_4_1_transformer_blocks_0_attn1_to_q": "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q",
+             "input_blocks_3_0_op": "down_blocks.0.downsamplers.0.conv",
+             "input_blocks_8_0_emb_layers_1": "down_blocks.2.resnets.1.time_emb_proj",
+             "middle_block_1_transformer_blocks_9_ff_net_0_proj": "mid_block.attentions.0.transformer_blocks.9.ff.net.0.proj",
+             "middle_block_2_in_layers_2": "mid_block.resnets.1.conv1",
+             "output_blocks_2_1_proj_in": "up_blocks.0.attentions.2.proj_in",
+             "output_blocks_2_2_conv": "up_blocks.0.upsamplers.0.conv",
+             "output_blocks_5_0_skip_connection": "up_blocks.1.resnets.2.conv_shortcut",
+             "down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_out_0":
+                 "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_out.0"}
+    pair = struct.pack("<2f", 1, 2)
+    write(out("ldm"), {"lora_unet_%s.lora_%s.weight" % (n, x): pair for n in named for x in ("down", "up")})
+    convert(out("ldm"), out("hf"), "--to", "peft")
+    assert set(read(out("hf"))[1]) == {"unet.%s.lora_%s.weight" % (n, x) for n in named.values() for x in "AB"}
+    assert "no plain pair" in convert(DATA + "/lora/loha.safetensors", out("no"), "--to", "peft", code=1)
+
     assert "usage" in convert(single, folder + "/x.ckpt", code=2)
     assert "usage" in convert(single, out("x"), "--precision", "fp8", code=2)
     with open(folder + "/page.ckpt", "w") as f:
