@@ -14,6 +14,7 @@
 #endif
 
 #include "base/alloc.h"
+#include "kernels/cpu/cpu_topology.h"
 
 #define SPIN_ROUNDS 2000 /* about 20 us: longer than the gap between two kernels */
 
@@ -122,58 +123,41 @@ static void *worker_main(void *argument)
 }
 
 #ifdef __linux__
-/* "package:core" of a CPU, or -1 where the kernel does not say. */
-static int64_t core_of(int cpu)
+/* Of the process's control group in the unified hierarchy. */
+static int own_quota(void)
 {
-    static const char *const part[2] = {"physical_package_id", "core_id"};
-    int64_t id = 0;
-    for (int i = 0; i < 2; i++) {
-        char path[128];
-        int value;
-        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/%s", cpu, part[i]);
-        FILE *f = fopen(path, "r");
-        if (!f) return -1;
-        int read = fscanf(f, "%d", &value);
-        fclose(f);
-        if (read != 1) return -1;
-        id = id << 32 | (uint32_t)value;
+    char line[2048];
+    int quota = 0;
+    FILE *f = fopen("/proc/self/cgroup", "r");
+    while (f && fgets(line, sizeof line, f)) {
+        if (strncmp(line, "0::/", 4) != 0) continue;
+        line[strcspn(line, "\n")] = 0;
+        quota = topology_quota("/sys", line[4] ? line + 3 : "");
     }
-    return id;
+    if (f) fclose(f);
+    return quota;
 }
 #endif
 
-/* CPUs this process may use, first hardware thread of each core first. Returns how many cores. */
-static int list_cpus(int cpu[POOL_THREADS_MAX], int *total)
+/* CPUs this process may use, and how many threads make sense there. */
+static int look_around(struct topology *t)
 {
-    int cores = 0, count = 0;
+    *t = (struct topology){.nodes = 1};
+    int threads = 0;
 #ifdef __linux__
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) == 0) {
-        int64_t core[POOL_THREADS_MAX];
-        int second[POOL_THREADS_MAX], seconds = 0;
-        for (int i = 0; i < CPU_SETSIZE && cores + seconds < POOL_THREADS_MAX; i++) {
-            if (!CPU_ISSET(i, &set)) continue;
-            int64_t id = core_of(i);
-            bool twin = false;
-            for (int j = 0; id >= 0 && j < cores; j++) twin = twin || core[j] == id;
-            if (twin) {
-                second[seconds++] = i;
-            } else {
-                core[cores] = id;
-                cpu[cores++] = i;
-            }
-        }
-        count = cores;
-        for (int i = 0; i < seconds; i++) cpu[count++] = second[i];
+        bool allowed[TOPOLOGY_CPUS_MAX] = {0};
+        for (int i = 0; i < CPU_SETSIZE && i < TOPOLOGY_CPUS_MAX; i++)
+            allowed[i] = CPU_ISSET(i, &set);
+        topology_read(t, "/sys", allowed);
+        int quota = own_quota();
+        threads = quota && quota < t->cores ? quota : t->cores;
     }
 #endif
-    if (!cores) {
-        long online = sysconf(_SC_NPROCESSORS_ONLN);
-        cores = online < 1 ? 1 : online > POOL_THREADS_MAX ? POOL_THREADS_MAX : (int)online;
-        for (count = 0; count < cores; count++) cpu[count] = -1;
-    }
-    *total = count;
-    return cores;
+    if (threads) return threads;
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+    return online < 1 ? 1 : online > POOL_THREADS_MAX ? POOL_THREADS_MAX : (int)online;
 }
 
 int pool_new(struct pool **pool, int threads, struct error *err)
@@ -181,14 +165,12 @@ int pool_new(struct pool **pool, int threads, struct error *err)
     struct pool *p = alloc_try_aligned(64, sizeof *p);
     if (!p) return error_set(err, ERR_NO_MEMORY, "no memory for a thread pool");
     memset(p, 0, sizeof *p);
-    int total, cores = list_cpus(p->cpu, &total);
-    if (threads <= 0) threads = cores;
+    struct topology t;
+    int sensible = look_around(&t);
+    if (threads <= 0) threads = sensible;
     if (threads > POOL_THREADS_MAX) threads = POOL_THREADS_MAX;
-    /* Pinning keeps two workers off one core's twin threads. Where every CPU is a core of its own, or
-     * there are more threads than CPUs, the scheduler places them better. */
-    for (int i = 0; i < threads && i < total; i++)
-        if (threads > total || total == cores) p->cpu[i] = -1;
-    for (int i = total; i < threads; i++) p->cpu[i] = -1;
+    for (int i = 0; i < threads; i++)
+        p->cpu[i] = topology_pins(&t, threads, getenv("KILN_CPU_PIN")) ? t.cpu[i] : -1;
     p->threads = 1;
     for (int i = 1; i < threads; i++) {
         struct start *start = alloc_zero(1, sizeof *start);

@@ -23,7 +23,8 @@ struct pool;
 /* task in [0, tasks), worker in [0, pool_threads) */
 typedef void (*pool_task)(void *context, int64_t task, int worker);
 
-/* threads 0: one a physical core that this process may use */
+/* threads 0: one a physical core that this process may use, fewer where its control group has less time.
+ * Where they are pinned is cpu_topology.h's; KILN_CPU_PIN=0 leaves it to the scheduler. */
 int pool_new(struct pool **pool, int threads, struct error *err);
 void pool_free(struct pool *pool);
 int pool_threads(const struct pool *pool);
