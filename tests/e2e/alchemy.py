@@ -262,7 +262,7 @@ def a_picture_is_changed_by_the_horde(programs):
         _, said = say("upscale", picture, "-o", p.folder + "/none.png", code=1)
         check("RequestNotFound" in said and not os.path.exists(p.folder + "/none.png"), said)
         p.horde.clear()
-        p.horde.fault("download", "status", status=404, nth=2)  # the first is the worker's
+        p.horde.fault("upload", "lost", every=1, count=0)  # the store forgets: the picture is paid and gone
         _, said = say("upscale", picture, "-o", p.folder + "/none.png", code=1)
         check("404" in said and not os.path.exists(p.folder + "/none.png"), said)
         wait_for(lambda: p.kilnd.ask(request="status")["jobs_open"] == 0, 20, "all is told")
