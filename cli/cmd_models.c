@@ -10,6 +10,7 @@
 #include "base/str.h"
 #include "cli/control_client.h"
 #include "cli/horde_client.h"
+#include "cli/market.h"
 #include "cli/progress.h"
 #include "cli/table.h"
 #include "config/folders.h"
@@ -54,6 +55,7 @@ struct models_run {
     struct source_options source;
     int64_t limit, tries, max_mb, floor_mb, quota_mb; /* -1: not said */
     bool json, quiet, offline, again;
+    enum market from;
     char *word; /* NULL: none */
     struct config config;
     struct folders folders;
@@ -151,8 +153,22 @@ static const struct store_entry *entry_of(const struct store_list *here, enum re
     return NULL;
 }
 
+static int search_market(struct models_run *m, struct error *err)
+{
+    int64_t limit = m->limit > 0 ? m->limit : SHOWN_MAX;
+    if (m->offline)
+        return error_set(err, ERR_INVALID, "--from and --offline contradict each other");
+    if (!m->word || !*m->word)
+        return error_set(err, ERR_INVALID, "--from needs a WORD: its lists are too long to show");
+    if (limit > MARKET_LIMIT_MAX)
+        return error_set(err, ERR_INVALID, "--limit %lld: at most %d at once from there",
+                         (long long)limit, MARKET_LIMIT_MAX);
+    return market_search(&m->client, m->from, m->word, m->source.kind, (int)limit, m->json, err);
+}
+
 static int search(struct models_run *m, struct error *err)
 {
+    if (m->from != MARKET_HORDE) return search_market(m, err);
     struct store_list here = {0};
     struct buf out;
     struct json_write w = {0};
@@ -463,7 +479,8 @@ enum {
     OPT_JSON,
     OPT_QUIET,
     OPT_OFFLINE,
-    OPT_AGAIN
+    OPT_AGAIN,
+    OPT_FROM
 };
 
 static int parse_options(struct models_run *m, const struct verb *verb, int argc, char **argv)
@@ -482,6 +499,7 @@ static int parse_options(struct models_run *m, const struct verb *verb, int argc
         {"quiet", no_argument, NULL, OPT_QUIET},
         {"offline", no_argument, NULL, OPT_OFFLINE},
         {"again", no_argument, NULL, OPT_AGAIN},
+        {"from", required_argument, NULL, OPT_FROM},
         {0},
     };
     bool good = true;
@@ -503,6 +521,7 @@ static int parse_options(struct models_run *m, const struct verb *verb, int argc
         case OPT_QUIET: m->quiet = true; break;
         case OPT_OFFLINE: m->offline = true; break;
         case OPT_AGAIN: m->again = true; break;
+        case OPT_FROM: good = market_find(optarg, &m->from); break;
         default: return command_usage(&command_models, "unknown option %s", argv[optind - 1]);
         }
         if (!good)
@@ -515,6 +534,8 @@ static int parse_options(struct models_run *m, const struct verb *verb, int argc
                              verb->words_min   ? "one name"
                              : verb->words_max ? "at most one name"
                                                : "no name");
+    if (m->from != MARKET_HORDE && verb->run != search)
+        return command_usage(&command_models, "--from is for search; get takes what it shows");
     if (words) m->word = argv[optind];
     return EXIT_DONE;
 }
@@ -550,6 +571,8 @@ const struct command command_models = {
     .usage =
         "usage: kiln models [--json] [--socket PATH]        what the running worker offers\n"
         "       kiln models search [WORD] [--kind KIND] [--limit N] [--offline] [--json]\n"
+        "       kiln models search WORD --from civitai|huggingface [--kind KIND] [--limit N] "
+        "[--json]\n"
         "       kiln models get NAME|URL [--kind KIND] [--as NAME] [--sha256 HEX] [--again]\n"
         "                  [--tries N] [--max-mb N] [--disk-floor-mb N] [--quota-mb N] [--json]\n"
         "       kiln models list [--json]\n"

@@ -52,6 +52,7 @@ static bool read_release(struct civitai_release *to, const json_t *version, cons
     int best = 0;
     if (!json_is_object(version)) return false;
     v.id = reader_i64(&r, version, "id", 1, INT64_MAX, 0);
+    v.model_id = reader_i64(&r, model, "id", 1, INT64_MAX, 0);
     v.baseline = text_or_empty(reader_text(&r, version, "baseModel", NAME_BYTES_MAX, memory));
     v.model = text_or_empty(reader_text(&r, model, "name", NAME_BYTES_MAX, memory));
     v.type = text_or_empty(reader_text(&r, model, "type", NAME_BYTES_MAX, memory));
@@ -94,7 +95,8 @@ int civitai_listing_parse(struct civitai_listing *to, const char *text, size_t l
     if (!r.rc && !items && !l.count)
         l.count =
             read_release(&l.releases[0], r.root, reader_object(&r, r.root, "model"), &l.memory);
-    if (!r.rc && !l.count) reader_fail(&r, ERR_FORMAT, "no version with a file in it");
+    if (!r.rc && !l.count)
+        reader_fail(&r, items ? ERR_NOT_FOUND : ERR_FORMAT, "no version with a file in it");
     rc = reader_close(&r);
     if (rc)
         arena_release(&l.memory);

@@ -4,7 +4,8 @@
  * Place    bytes that store/adapter fetched -> the version a job's LoRA or embedding means.
  * Owner    civitai_listing_parse / civitai_listing_release around the caller's struct; texts lie in its
  *          arena. Any thread.
- * Failure  ERR_FORMAT for a document that is none, or has no version that could be used. One version that is
+ * Failure  ERR_FORMAT for a document that is none, or has no version that could be used; ERR_NOT_FOUND for a
+ *          search's list without one. One version that is
  *          not understood is passed over.
  * Source   developer.civitai.com: models/ID (versions, newest first), models?query= (items), and
  *          model-versions/ID (one version with its model inside).
@@ -23,7 +24,7 @@
 #define CIVITAI_WORDS_MAX 32
 
 struct civitai_release { /* one version, with the file that one wants */
-    int64_t id;
+    int64_t id, model_id;                /* model_id 0: not said */
     const char *model, *type, *baseline; /* "Ink", "LORA", "SD 1.5" */
     const char *file, *url, *sha256;     /* sha256 NULL: not said */
     int64_t size_bytes;                  /* 0: not said */

@@ -111,7 +111,7 @@ static int from_known(struct wanted *w, const struct known_file *known,
     return rc;
 }
 
-static bool civitai_kind(const char *type, enum store_kind *kind)
+bool source_civitai_kind(const char *type, enum store_kind *kind)
 {
     static const struct {
         const char *type;
@@ -150,7 +150,7 @@ static int take_version(struct wanted *w, const struct civitai_version *v, int64
 {
     char shown[64];
     str_clean(shown, sizeof shown, v->type);
-    if (!civitai_kind(v->type, &w->kind))
+    if (!source_civitai_kind(v->type, &w->kind))
         return error_set(err, ERR_UNSUPPORTED, "its type is %s, which Kiln has no use for", shown);
     if (o->kind != STORE_KIND_COUNT) w->kind = o->kind;
     const struct civitai_file *f = choose_file(v, file_id);

@@ -29,4 +29,7 @@ struct source_options {
 int source_resolve(struct wanted *w, const char *word, const struct source_options *o,
                    const struct reference *r, struct fetch_client *c, struct error *err);
 
+/* CivitAI's word for what a model is -> the folder it belongs into; false: none here. */
+bool source_civitai_kind(const char *type, enum store_kind *kind);
+
 #endif

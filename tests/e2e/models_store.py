@@ -464,6 +464,54 @@ with tempfile.TemporaryDirectory() as top:
     (alchemy / "kiln/words/tags.txt").write_bytes(b"blue vase\n")
     refused("and a changed one is found", run(alchemy, "verify", "words/tags"), sha(b"blue vase\n"))
 
+    # ---- searching CivitAI and Hugging Face
+    offer = lambda n: [{"id": n, "name": f"f{n}.safetensors", "type": "Model", "sizeKB": 2048, "downloadUrl": f"https://civitai.com/api/download/models/{n}"}]
+    items = [{"id": 1, "name": "Pot\x1b[31m lora", "type": "LORA", "modelVersions": [{"id": 12, "baseModel": "SDXL 1.0", "files": offer(12), "trainedWords": ["pott"]},
+                                                                                  {"id": 11, "baseModel": "SD 1.5", "files": offer(11)}]},
+             {"id": 2, "name": "Pot\x1b[31m lora", "type": "LORA", "modelVersions": [{"id": 21, "baseModel": "SD 1.5", "files": offer(21)}]},
+             {"id": 3, "name": "a workflow", "type": "Workflows", "modelVersions": [{"id": 31, "files": offer(31)}]}, "rubbish",
+             {"id": 4, "name": "no files", "type": "LORA", "modelVersions": [{"id": 41}]}]
+    world.routes["/civitai.com/api/v1/models"] = document(json.dumps({"items": items, "metadata": {}}))
+    done = run(cache, "search", "pot & jug", "--from", "civitai", "--kind", "loras", "--json")
+    check("CivitAI is searched", done.returncode == 0 and [x["get"] for x in json.loads(done.stdout)] == ["civitai:12", "civitai:21"], done.stdout, done.stderr)
+    check("what is told of it", json.loads(done.stdout)[0] == {"get": "civitai:12", "name": "Pot\x1b[31m lora", "kind": "loras", "baseline": "SDXL 1.0",
+                                                              "size_bytes": 2097152, "note": "pott"}, done.stdout)
+    asked = world.of("/civitai.com/api/v1/models")[-1]
+    check("as it was asked", "query=pot%20%26%20jug" in asked["query"] and "types=LORA" in asked["query"] and "secret" not in asked["query"]
+          and asked["headers"].get("authorization") == "Bearer civ-secret", asked)
+    done = run(cache, "search", "pot", "--from", "civitai")
+    check("a table of it", "civitai:21" in done.stdout and "\x1b" not in done.stdout and "workflow" not in done.stdout, repr(done.stdout))
+    check("no kind that it is not", run(cache, "search", "pot", "--from", "civitai", "--kind", "post").returncode == 1)
+    hub = [{"id": "org/repo", "downloads": 7, "gated": False, "siblings": [{"rfilename": "linked.safetensors"}, {"rfilename": "unet/x.safetensors"}, {"rfilename": "README.md"}]},
+           {"id": "org/gate", "gated": "manual", "siblings": [{"rfilename": "g.ckpt"}]}, {"id": "../etc", "siblings": [{"rfilename": "p.ckpt"}]},
+           {"id": "a/b/c", "siblings": [{"rfilename": "q.ckpt"}]}, {"id": "org/x?y", "siblings": [{"rfilename": "q.ckpt"}]}, {"siblings": []}, 5,
+           {"id": "org/folder", "siblings": [{"rfilename": "unet/a.safetensors"}]}]
+    world.routes["/huggingface.co/api/models"] = document(json.dumps(hub))
+    done = run(cache, "search", "pot", "--from", "huggingface", "--json")
+    check("Hugging Face is searched", done.returncode == 0 and [x["get"] for x in json.loads(done.stdout)] == ["hf:org/repo/linked.safetensors", "hf:org/gate/g.ckpt"],
+          done.stdout, done.stderr)
+    asked = world.of("/huggingface.co/api/models")[-1]
+    check("as Hugging Face was asked", "search=pot" in asked["query"] and "secret" not in asked["query"]
+          and asked["headers"].get("authorization") == "Bearer hub-secret", asked)
+    check("a gate is told", "gated" in run(cache, "search", "pot", "--from", "huggingface").stdout)
+    done = run(cache, "search", "pot", "--from", "huggingface", "--limit", "1")
+    check("the limit holds", done.returncode == 0 and "org/gate" not in done.stdout and "--limit 1" in done.stderr, done.stdout, done.stderr)
+    check("what it shows can be fetched", get(cache, "hf:org/repo/linked.safetensors", "--kind", "loras").returncode == 0)
+    for where, route in (("civitai", "/civitai.com/api/v1/models"), ("huggingface", "/huggingface.co/api/models")):
+        for text, said in (('{"items": []}' if where == "civitai" else "[]", "no file for Kiln"), ("<html>", "answer"), ("[" * 2000, "answer"), ('"x"', "answer"),
+                           (" " * (9 << 20), "bytes")):
+            world.routes[route] = document(text)
+            refused(f"{where} says {text[:9]}", run(cache, "search", "pot", "--from", where), said)
+        world.routes[route] = says(429)
+        refused(f"{where} is busy", run(cache, "search", "pot", "--from", where), "429")
+        world.routes[route] = sends_to("https://evil.example/models")
+        refused(f"{where} sends elsewhere", run(cache, "search", "pot", "--from", where), "evil.example")
+    refused("no word", run(cache, "search", "--from", "civitai"), "WORD", code=2)
+    refused("offline", run(cache, "search", "x", "--from", "civitai", "--offline"), "--offline", code=2)
+    refused("an unknown place", run(cache, "search", "x", "--from", "elsewhere"), "--from elsewhere", code=2)
+    refused("too many", run(cache, "search", "x", "--from", "huggingface", "--limit", "101"), "at most 100", code=2)
+    refused("from and get", run(cache, "get", "x", "--from", "civitai"), "search", code=2)
+
     # ---- without the test's variable, or with a wrong one
     for url in ("https://127.0.0.1/x.safetensors", "https://[::1]/x.safetensors", "https://10.1.2.3/x.safetensors",
                 "http://huggingface.co/o/r/resolve/main/x.safetensors", "https://huggingface.co:8443/o/r/resolve/main/x.safetensors",

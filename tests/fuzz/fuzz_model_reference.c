@@ -3,6 +3,7 @@
 
 #include "fuzz.h"
 #include "proto/civitai.h"
+#include "proto/hub_listing.h"
 #include "proto/model_reference.h"
 
 #define HEX16 "0123456789abcdef"
@@ -24,6 +25,9 @@ static const struct fuzz_seed seeds[] = {
               "1.5\",\"trainedWords\":[\"ink\",\"b\"],\"files\":[{\"id\":2,\"name\":\"a."
               "safetensors\",\"sizeKB\":1.5,"
               "\"downloadUrl\":\"https://civitai.com/x\"}]}]}]}"),
+    FUZZ_TEXT(
+        "[{\"id\":\"org/repo\",\"downloads\":5,\"gated\":\"auto\",\"siblings\":[{\"rfilename\":"
+        "\"a.safetensors\"},{\"rfilename\":\"unet/b.safetensors\"},7]},{\"id\":\"x\"}]"),
 };
 
 const struct fuzz_seed *fuzz_seeds(size_t *count)
@@ -63,6 +67,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             for (int k = 0; k < r->word_count; k++) KILN_ASSERT(r->words[k]);
         }
         civitai_listing_release(&l);
+    }
+    struct hub_listing h;
+    if (!hub_listing_parse(&h, text, size, &err)) {
+        KILN_ASSERT(h.count >= 0 && h.count <= HUB_REPOSITORIES_MAX);
+        for (int i = 0; i < h.count; i++) {
+            const struct hub_repository *r = &h.list[i];
+            KILN_ASSERT(strchr(r->id, '/') && !strstr(r->id, "..") && r->downloads >= 0);
+            for (int k = 0; k < r->file_count; k++) KILN_ASSERT(!strchr(r->files[k], '/'));
+        }
+        hub_listing_release(&h);
     }
     return 0;
 }
