@@ -4,8 +4,8 @@ usage: check.py SOURCE_ROOT [--archs 75,80,86,89,90,120] [--files a,b] [--write]
 
 Compiles each kernel file to PTX and then with `ptxas -v` for each target and compares with
 budgets.tsv. A kernel may not take more registers, spill or use more stack than the table says, nor have
-other numbers of mma, ldmatrix and cp.async; a kernel that the table lacks fails too. --write puts what
-was measured into the table. Exit: 0 within budget, 1 not, 77 (skipped) where there is no nvcc.
+other numbers of mma, ldmatrix and cp.async; a kernel that the table lacks fails too, and where all files
+are compiled, a row whose kernel is gone. --write puts what was measured into the table. Exit: 0 within budget, 1 not, 77 (skipped) where there is no nvcc.
 
 The table belongs to one toolkit; with another one, 10% more registers are let through (said so).
 """
@@ -120,6 +120,10 @@ def main():
             if value > limit or (column in COUNTED and value != most):
                 print("sm_%d %s: %d %s, the table says %d" % (key + (value, column, most)))
                 bad += 1
+    gone = [key for key in sorted(table) if options.files == ",".join(FILES) and key[0] in archs and key not in now]
+    for key in gone:
+        print("sm_%d %s is in the table and nowhere else" % key)
+    bad += len(gone)
     spills = sum(1 for values in now.values() if values[1])
     print("%d kernels on %d targets, %d over budget, %d with spills" % (len(now) // len(archs), len(archs), bad, spills))
     return 1 if bad else 0
