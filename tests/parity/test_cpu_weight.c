@@ -1,5 +1,4 @@
 /* Packed weights: in either form, call by call or kept, of any type, changed by training. Part of test_cpu. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
