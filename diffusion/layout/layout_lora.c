@@ -137,28 +137,49 @@ static void add_kohya(struct writing *w, const struct lora_module *m, const char
     append(w, m->tensor[LORA_UP], place, ".lora_up.weight");
 }
 
-/* diffusers takes alpha for rank unless the metadata says otherwise, part by part. */
+static json_t *member(struct writing *w, const char *part, const char *name)
+{
+    char *key = alloc_printf("%s.%s", part, name);
+    json_t *value = json_object_get(w->said, key);
+    free(key);
+    return value;
+}
+
+static void say(struct writing *w, const char *part, const char *name, json_t *value)
+{
+    char *key = alloc_printf("%s.%s", part, name);
+    json_object_set_new(w->said, key, value);
+    free(key);
+}
+
+static void say_target(json_t *targets, const char *module)
+{
+    for (size_t i = 0; i < json_array_size(targets); i++)
+        if (str_equal(json_string_value(json_array_get(targets, i)), module)) return;
+    json_array_append_new(targets, json_string(module));
+}
+
+/* diffusers takes alpha for rank unless the metadata says otherwise, part by part. transformers has moved
+ * what stands above a text encoder's layers (`text_model.`) between its versions: they are named
+ * by their last word, and by what stands below. */
 static void say_scale(struct writing *w, const char *part, const char *path, int64_t rank,
                       double alpha)
 {
-    char key[48], *ranks = alloc_printf("%s.rank_pattern", part),
-                  *alphas = alloc_printf("%s.alpha_pattern", part),
-                  *targets = alloc_printf("%s.target_modules", part);
-    snprintf(key, sizeof key, "%s.r", part);
-    if (!json_object_get(w->said, key)) {
-        json_object_set_new(w->said, key, json_integer(rank));
-        snprintf(key, sizeof key, "%s.lora_alpha", part);
-        json_object_set_new(w->said, key, json_real(alpha));
-        json_object_set_new(w->said, ranks, json_object());
-        json_object_set_new(w->said, alphas, json_object());
-        json_object_set_new(w->said, targets, json_array());
+    bool text = !str_equal(part, "unet");
+    const char *last = strrchr(path, '.');
+    if (!member(w, part, "r")) {
+        say(w, part, "r", json_integer(rank));
+        say(w, part, "lora_alpha", json_real(alpha));
+        say(w, part, "rank_pattern", json_object());
+        say(w, part, "alpha_pattern", json_object());
+        say(w, part, "target_modules", json_array());
     }
-    json_object_set_new(json_object_get(w->said, ranks), path, json_integer(rank));
-    json_object_set_new(json_object_get(w->said, alphas), path, json_real(alpha));
-    json_array_append_new(json_object_get(w->said, targets), json_string(path));
-    free(ranks);
-    free(alphas);
-    free(targets);
+    say_target(member(w, part, "target_modules"), text && last ? last + 1 : path);
+    if (text && str_starts(path, "text_model.")) path += strlen("text_model.");
+    if (json_integer_value(member(w, part, "r")) != rank)
+        json_object_set_new(member(w, part, "rank_pattern"), path, json_integer(rank));
+    if (json_real_value(member(w, part, "lora_alpha")) != alpha)
+        json_object_set_new(member(w, part, "alpha_pattern"), path, json_real(alpha));
 }
 
 static int add_peft(struct writing *w, const struct lora_module *m, const char *file,
