@@ -31,8 +31,8 @@ def reasons(p):
     return {r["gate"]: r["text"] for r in p.kilnd.ask(request="why")["reasons"] if r["blocks"]}
 
 
-def long_job(p, steps=400):
-    p.horde.fire(1, width=256, height=256, steps=steps)
+def long_job(p, steps=400, side=256):
+    p.horde.fire(1, width=side, height=side, steps=steps)
     wait_for(lambda: engine(p)["step"] >= 2, 60, "it samples")
 
 
@@ -52,7 +52,7 @@ def another_user_of_the_card_comes_first(programs):
         p.all_over(60)
         wait_for(lambda: engine(p)["temperature_c"] == 50 and engine(p)["watts"] == 30, 10, "status shows heat and power")
         check(engine(p)["memory_bytes"] == 8 << 30, "and memory")
-        long_job(p)
+        long_job(p, side=768)  # still at work when the gate shuts, on a fast machine too
         card(p, foreign=60)
         began = time.monotonic()
         wait_for(lambda: "foreign_use" in reasons(p), 25, "the gate shuts")
@@ -98,7 +98,7 @@ def a_lost_card_is_not_started_again(programs):
         card(p)
         p.kilnd.start()
         p.kilnd.ready()
-        long_job(p)
+        long_job(p, side=768)
         card(p, lost=1)
         wait_for(lambda: "gpu_lost" in reasons(p), 15, "why says so")
         wait_for(lambda: p.kilnd.ask(request="status")["jobs_open"] == 0, 10, "the job is given back")
