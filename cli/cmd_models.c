@@ -3,26 +3,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "base/alloc.h"
 #include "base/json_write.h"
 #include "base/str.h"
 #include "cli/control_client.h"
 #include "cli/horde_client.h"
-#include "cli/market.h"
-#include "cli/progress.h"
+#include "cli/models_run.h"
 #include "cli/table.h"
-#include "config/folders.h"
 #include "store/download.h"
 #include "store/known.h"
-#include "store/reference.h"
-#include "store/source.h"
 
-#define MB INT64_C(1000000)
 #define FILE_MB_MAX 64000 /* the largest checkpoint of the Horde has 17 GB */
 #define TRIES 5
-#define SHOWN_MAX 40
 
 /* ---- without a verb: what the daemon offers ---- */
 
@@ -50,21 +43,6 @@ static int show_offered(int argc, char **argv)
 
 /* ---- what all verbs share ---- */
 
-struct models_run {
-    const char *config_path;
-    struct source_options source;
-    int64_t limit, tries, max_mb, floor_mb, quota_mb; /* -1: not said */
-    bool json, quiet, offline, again;
-    enum market from;
-    char *word; /* NULL: none */
-    struct config config;
-    struct folders folders;
-    struct store store;
-    struct fetch_client client;
-    struct reference reference;
-    struct progress progress;
-};
-
 static int open_store(struct models_run *m, struct error *err)
 {
     char *path = m->config_path ? alloc_string(m->config_path) : horde_client_config_path();
@@ -88,7 +66,7 @@ static void close_store(struct models_run *m)
     config_release(&m->config);
 }
 
-static int open_reference(struct models_run *m, struct error *err)
+int models_open_reference(struct models_run *m, struct error *err)
 {
     int rc = reference_open(&m->reference, &m->store, m->offline ? NULL : &m->client, err);
     if (!rc && m->reference.stale.code)
@@ -97,121 +75,13 @@ static int open_reference(struct models_run *m, struct error *err)
     return rc;
 }
 
-static void on_progress(void *context, int64_t done, int64_t total)
+void models_progress(void *context, int64_t done, int64_t total)
 {
     struct models_run *m = context;
     bool known = total > 0;
     /* in MB, so that it fits the bar's whole numbers */
     progress_show(&m->progress, m->word ? m->word : "verify", known ? (int)(done / MB) : 0,
                   known ? (int)((total + MB - 1) / MB) : 0);
-}
-
-/* ---- search ---- */
-
-static bool contains(const char *text, const char *word)
-{
-    size_t length = strlen(word);
-    for (; *text; text++)
-        if (!strncasecmp(text, word, length)) return true;
-    return !length;
-}
-
-static void search_row(struct table *t, struct json_write *w, enum reference_list list,
-                       const struct reference_model *x, enum store_state state, bool here)
-{
-    char size[24] = "-", about[64];
-    const char *kind = store_kind_name(reference_kind(list));
-    if (!w->out) {
-        if (x->size_bytes) format_bytes(size, x->size_bytes);
-        str_copy(about, sizeof about, x->description);
-        table_row(t, x->name, kind, x->baseline, x->style, size, x->nsfw ? "yes" : "",
-                  here ? store_state_name(state) : "", about);
-        return;
-    }
-    json_write_object(w, NULL);
-    json_write_text(w, "name", x->name);
-    json_write_text(w, "kind", kind);
-    json_write_text(w, "baseline", x->baseline);
-    json_write_text(w, "style", x->style);
-    json_write_text(w, "description", x->description);
-    json_write_int(w, "size_bytes", x->size_bytes);
-    json_write_bool(w, "nsfw", x->nsfw);
-    json_write_bool(w, "inpainting", x->inpainting);
-    json_write_text(w, "sha256", x->sha256);
-    json_write_text(w, "url", x->url);
-    json_write_text(w, "state", here ? store_state_name(state) : NULL);
-    json_write_close(w, '}');
-}
-
-static const struct store_entry *entry_of(const struct store_list *here, enum reference_list list,
-                                          const struct reference_model *x)
-{
-    for (int i = 0; i < here->count; i++)
-        if (here->entries[i].kind == reference_kind(list) &&
-            str_equal(here->entries[i].name, reference_file_name(list, x)))
-            return &here->entries[i];
-    return NULL;
-}
-
-static int search_market(struct models_run *m, struct error *err)
-{
-    int64_t limit = m->limit > 0 ? m->limit : SHOWN_MAX;
-    if (m->offline)
-        return error_set(err, ERR_INVALID, "--from and --offline contradict each other");
-    if (!m->word || !*m->word)
-        return error_set(err, ERR_INVALID, "--from needs a WORD: its lists are too long to show");
-    if (limit > MARKET_LIMIT_MAX)
-        return error_set(err, ERR_INVALID, "--limit %lld: at most %d at once from there",
-                         (long long)limit, MARKET_LIMIT_MAX);
-    return market_search(&m->client, m->from, m->word, m->source.kind, (int)limit, m->json, err);
-}
-
-static int search(struct models_run *m, struct error *err)
-{
-    if (m->from != MARKET_HORDE) return search_market(m, err);
-    struct store_list here = {0};
-    struct buf out;
-    struct json_write w = {0};
-    struct table t;
-    int found = 0, shown = 0, limit = m->limit > 0 ? (int)m->limit : m->json ? 100000 : SHOWN_MAX;
-    int rc = open_reference(m, err);
-    if (!rc) rc = store_read_list(&here, &m->store, err);
-    if (rc) return rc;
-    buf_init(&out, 64u << 20);
-    if (m->json) json_write_start(&w, &out);
-    if (m->json) json_write_array(&w, NULL);
-    for (int l = 0; l < REFERENCE_COUNT; l++)
-        for (int i = 0; i < m->reference.lists[l].count; i++) {
-            const struct reference_model *x = &m->reference.lists[l].list[i];
-            const char *word = m->word ? m->word : "";
-            enum store_kind kind = m->source.kind;
-            if (kind != STORE_KIND_COUNT && kind != reference_kind((enum reference_list)l))
-                continue;
-            if (!contains(x->name, word) && !contains(x->description, word) &&
-                !contains(x->baseline, word) && !contains(x->style, word))
-                continue;
-            if (++found > limit) continue;
-            if (!m->json && found == 1)
-                table_start(&t, "name|kind|family|style|>size|nsfw|here|about");
-            const struct store_entry *e = entry_of(&here, (enum reference_list)l, x);
-            search_row(&t, &w, (enum reference_list)l, x, e ? e->state : STORE_OWN, e != NULL);
-            shown++;
-        }
-    if (m->json) {
-        json_write_close(&w, ']');
-        rc = json_write_end(&w, err);
-        if (!rc) fwrite(out.data, 1, out.length, stdout);
-    } else if (found) {
-        table_print(&t);
-    }
-    if (!rc && shown < found)
-        fprintf(stderr, "%d more; --limit %d shows all\n", found - shown, found);
-    if (!rc && !found)
-        rc = error_set(err, ERR_NOT_FOUND, "the Horde's lists have nothing with \"%s\"",
-                       m->word ? m->word : "");
-    buf_release(&out);
-    store_list_release(&here);
-    return rc;
 }
 
 /* ---- get ---- */
@@ -232,7 +102,7 @@ static struct download_rule rule_of(struct models_run *m, enum store_kind kind)
         .quota_bytes = or_default(m->quota_mb, kind == STORE_LORA ? loras * 1000 : 0) * MB,
         .tries = (int)or_default(m->tries, TRIES),
         .again = m->again,
-        .progress = on_progress,
+        .progress = models_progress,
         .context = m,
     };
 }
@@ -279,7 +149,7 @@ static int reference_for(struct models_run *m, struct error *err)
     bool named =
         !strstr(m->word, "://") && !str_starts(m->word, "civitai:") && !str_starts(m->word, "hf:");
     struct error ignored;
-    if (named) return open_reference(m, err);
+    if (named) return models_open_reference(m, err);
     reference_open(&m->reference, &m->store, &m->client, &ignored);
     return 0;
 }
@@ -320,126 +190,6 @@ static int get(struct models_run *m, struct error *err)
     return rc;
 }
 
-/* ---- list, rm, verify ---- */
-
-static void list_json(const struct store_list *l, struct buf *out)
-{
-    struct json_write w;
-    json_write_start(&w, out);
-    json_write_array(&w, NULL);
-    for (int i = 0; i < l->count; i++) {
-        const struct store_entry *e = &l->entries[i];
-        json_write_object(&w, NULL);
-        json_write_text(&w, "name", e->name);
-        json_write_text(&w, "kind", store_kind_name(e->kind));
-        json_write_text(&w, "file", e->file);
-        json_write_text(&w, "state", store_state_name(e->state));
-        json_write_int(&w, "bytes", e->bytes);
-        json_write_text(&w, "sha256", *e->sha256 ? e->sha256 : NULL);
-        json_write_text(&w, "source", *e->source ? e->source : NULL);
-        json_write_int(&w, "checked_ms", e->checked_ms);
-        json_write_close(&w, '}');
-    }
-    json_write_close(&w, ']');
-    if (!json_write_end(&w, NULL)) fwrite(out->data, 1, out->length, stdout);
-}
-
-static int list(struct models_run *m, struct error *err)
-{
-    struct store_list l;
-    struct table t;
-    int rc = store_read_list(&l, &m->store, err);
-    if (rc) return rc;
-    if (m->json) {
-        struct buf out;
-        buf_init(&out, 64u << 20);
-        list_json(&l, &out);
-        buf_release(&out);
-    } else if (!l.count) {
-        fprintf(stderr, "nothing in %s; kiln models search WORD, kiln models get NAME\n",
-                m->store.folder);
-    } else {
-        table_start(&t, "name|kind|state|>size|checked|from");
-        for (int i = 0; i < l.count; i++) {
-            const struct store_entry *e = &l.entries[i];
-            char size[24], when[24];
-            table_row(&t, e->name, store_kind_name(e->kind), store_state_name(e->state),
-                      format_bytes(size, e->bytes), format_when(when, e->checked_ms), e->source);
-        }
-        table_print(&t);
-    }
-    store_list_release(&l);
-    return 0;
-}
-
-static int rm(struct models_run *m, struct error *err)
-{
-    struct store_list l;
-    const struct store_entry *e;
-    int rc = store_read_list(&l, &m->store, err);
-    if (rc) return rc;
-    rc = store_find(&e, &l, m->word, err);
-    if (!rc) rc = store_remove(&m->store, e, err);
-    if (!rc) fprintf(stderr, "removed %s/%s\n", store_kind_name(e->kind), e->file);
-    store_list_release(&l);
-    return rc;
-}
-
-static int verify_one(struct models_run *m, const struct store_entry *e, struct table *t,
-                      struct error *err)
-{
-    char given[65] = "", sha256[65] = "";
-    const char *known = reference_sha256(&m->reference, e);
-    enum store_state state = e->state;
-    if (m->source.sha256 && !sha256_normalise(given, m->source.sha256))
-        return error_set(err, ERR_INVALID, "\"%s\" is no SHA-256 of 64 hexadecimal digits",
-                         m->source.sha256);
-    if (*given) known = given;
-    int rc = store_verify(&m->store, e, known, on_progress, m, &state, sha256, err);
-    progress_end(&m->progress);
-    if (!rc || rc == ERR_FORMAT)
-        table_row(t, e->name, store_kind_name(e->kind), rc ? "bad" : store_state_name(state),
-                  sha256);
-    return rc;
-}
-
-static int verify_all(struct models_run *m, const struct store_list *l, struct table *t,
-                      struct error *err)
-{
-    struct error first = {0};
-    int bad = 0;
-    for (int i = 0; i < l->count; i++) {
-        struct error one = {0};
-        if (l->entries[i].state >= STORE_PARTIAL) continue;
-        if (!verify_one(m, &l->entries[i], t, &one)) continue;
-        fprintf(stderr, "kiln models: %s\n", one.text);
-        if (!bad++) first = one;
-    }
-    if (bad) error_set(err, first.code, "%d of %d did not pass", bad, l->count);
-    return first.code;
-}
-
-static int verify(struct models_run *m, struct error *err)
-{
-    struct store_list l;
-    struct table t;
-    struct error ignored;
-    const struct store_entry *e = NULL;
-    if (m->source.sha256 && !m->word)
-        return error_set(err, ERR_INVALID, "--sha256 is for one file; name it");
-    reference_open(&m->reference, &m->store, NULL, &ignored); /* the copy at hand, if any */
-    int rc = store_read_list(&l, &m->store, err);
-    if (rc) return rc;
-    if (m->word) rc = store_find(&e, &l, m->word, err);
-    if (!rc) {
-        table_start(&t, "name|kind|state|sha-256");
-        rc = m->word ? verify_one(m, e, &t, err) : verify_all(m, &l, &t, err);
-        table_print(&t);
-    }
-    store_list_release(&l);
-    return rc;
-}
-
 /* ---- the command ---- */
 
 static const struct verb {
@@ -447,8 +197,9 @@ static const struct verb {
     int words_min, words_max;
     int (*run)(struct models_run *m, struct error *err);
 } verbs[] = {
-    {"search", 0, 1, search}, {"get", 1, 1, get},       {"list", 0, 0, list},
-    {"rm", 1, 1, rm},         {"verify", 0, 1, verify},
+    {"search", 0, 1, models_search}, {"get", 1, 1, get},
+    {"list", 0, 0, models_list},     {"rm", 1, 1, models_rm},
+    {"verify", 0, 1, models_verify},
 };
 
 static const struct verb *find_verb(const char *name)
@@ -534,7 +285,7 @@ static int parse_options(struct models_run *m, const struct verb *verb, int argc
                              verb->words_min   ? "one name"
                              : verb->words_max ? "at most one name"
                                                : "no name");
-    if (m->from != MARKET_HORDE && verb->run != search)
+    if (m->from != MARKET_HORDE && verb->run != models_search)
         return command_usage(&command_models, "--from is for search; get takes what it shows");
     if (words) m->word = argv[optind];
     return EXIT_DONE;

@@ -112,8 +112,7 @@ void dispatch_park(struct worker *w, const char *why);
 void dispatch_unpark(struct worker *w);
 /* A prepared job straight to an engine when one has room and no other waits: a commit less. */
 bool dispatch_at_once(struct job *job);
-/* What an engine said about a job, or that it is gone. */
-void dispatch_message(struct worker *w, struct engine_process *e, struct engine_msg *m);
+/* An engine is gone (outcome.h: what one says). */
 void dispatch_gone(struct worker *w, struct engine_process *e, uint64_t launch_id, const char *why);
 void dispatch_ready(struct worker *w, struct engine_process *e);
 /* Every few seconds: what ran out of time is given back, and an engine that sits on it replaced. */

@@ -20,6 +20,7 @@
 #include "daemon/job.h"
 #include "daemon/metrics.h"
 #include "daemon/notify.h"
+#include "daemon/outcome.h"
 #include "daemon/pop.h"
 #include "daemon/recheck.h"
 
@@ -80,7 +81,7 @@ static void on_ready(void *data, struct engine_process *e)
 
 static void on_message(void *data, struct engine_process *e, struct engine_msg *m)
 {
-    dispatch_message(data, e, m);
+    outcome_message(data, e, m);
 }
 
 static void on_gone(void *data, struct engine_process *e, uint64_t launch_id, const char *why)
