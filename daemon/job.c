@@ -119,14 +119,25 @@ static int read_images(struct job *job, const char *reply, size_t length, struct
     return 0;
 }
 
-/* a form has 3 minutes (horde-api 12.4) */
+/* Forms of one reply have nothing in common but the source: each is a job of its own, named by its
+ * id, and its forms.list[0] is its own. A form has 3 minutes (horde-api 12.4). */
 static int read_form(struct job *job, const char *reply, size_t length, struct error *err)
 {
     int rc = horde_forms_parse(&job->forms, reply, length, err);
     if (rc) return rc;
     job->has_forms = true;
     if (!job->forms.count) return 0;
+    int own = 0;
+    while (job->pop[0] && own < job->forms.count && !str_equal(job->forms.list[own].id, job->pop))
+        own++;
+    if (own == job->forms.count)
+        return error_set(err, ERR_FORMAT, "the reply has no form %s", job->pop);
     const struct horde_form *f = &job->forms.list[0];
+    if (own) {
+        struct horde_form first = job->forms.list[0];
+        job->forms.list[0] = job->forms.list[own];
+        job->forms.list[own] = first;
+    }
     str_copy(job->what, sizeof job->what, f->form_name ? f->form_name : "");
     job->ttl_s = 180;
     add_image(job, f->id, f->r2_upload);

@@ -96,7 +96,8 @@ void job_settle(struct job *job);
 void job_free_all(struct worker *w);
 struct job *job_find(struct worker *w, const char *pop);
 
-/* Reads the reply; fills the job and its images. ERR_FORMAT when it cannot be trusted. */
+/* Reads the reply; fills the job and its images. Of several forms, the job takes the one whose id is
+ * its pop (the first, when it has none yet). ERR_FORMAT when it cannot be trusted. */
 int job_read_reply(struct job *job, const void *reply, size_t length, struct error *err);
 void job_rows(const struct job *job, struct ledger_job rows[HORDE_BATCH_MAX]);
 int64_t job_deadline_ms(const struct job *job); /* now_ms; the Horde's own less the spare */

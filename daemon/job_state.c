@@ -15,20 +15,21 @@ static const char *const event_names[] = {
 };
 
 /* Every pair is written down. NO is a refusal: the pair cannot happen to a correct program. An end
- * is an end: a late reply about a finished job is dropped before it comes here. */
+ * is an end: a late reply about a finished job is dropped before it comes here. One way leads back:
+ * a form that was given back waits at the Horde under its old id, and may be given to us again. */
 #define NO (-1)
 /* clang-format off */
 static const signed char table[JOB_STATE_COUNT][JOB_EVENT_COUNT] = {
-    /*                 PREPARED  STARTED         RETURNED   PASSED       STORED        SENT            FAULT_SENT      PAID         FAULT_TAKEN  UNPAYABLE      EXPIRED */
-    [JOB_POPPED]     = {JOB_READY, NO,             NO,        NO,          NO,           NO,             JOB_SUBMITTING, NO,          NO,          NO,            JOB_FORFEITED},
-    [JOB_READY]      = {NO,        JOB_GENERATING, NO,        NO,          NO,           NO,             JOB_SUBMITTING, NO,          NO,          NO,            JOB_FORFEITED},
-    [JOB_GENERATING] = {NO,        NO,             JOB_READY, JOB_CHECKED, NO,           NO,             JOB_SUBMITTING, NO,          NO,          NO,            JOB_FORFEITED},
-    [JOB_CHECKED]    = {NO,        NO,             NO,        NO,          JOB_UPLOADED, NO,             JOB_SUBMITTING, NO,          NO,          NO,            JOB_FORFEITED},
-    [JOB_UPLOADED]   = {NO,        NO,             NO,        NO,          NO,           JOB_SUBMITTING, JOB_SUBMITTING, NO,          NO,          NO,            JOB_FORFEITED},
-    [JOB_SUBMITTING] = {NO,        NO,             NO,        NO,          NO,           JOB_SUBMITTING, JOB_SUBMITTING, JOB_SETTLED, JOB_FAULTED, JOB_FORFEITED, JOB_FORFEITED},
-    [JOB_SETTLED]    = {NO,        NO,             NO,        NO,          NO,           NO,             NO,             NO,          NO,          NO,            NO},
-    [JOB_FAULTED]    = {NO,        NO,             NO,        NO,          NO,           NO,             NO,             NO,          NO,          NO,            NO},
-    [JOB_FORFEITED]  = {NO,        NO,             NO,        NO,          NO,           NO,             NO,             NO,          NO,          NO,            NO},
+    /*                 PREPARED  STARTED         RETURNED   PASSED       STORED        SENT            FAULT_SENT      PAID         FAULT_TAKEN  UNPAYABLE      EXPIRED        GIVEN_AGAIN */
+    [JOB_POPPED]     = {JOB_READY, NO,             NO,        NO,          NO,           NO,             JOB_SUBMITTING, NO,          NO,          NO,            JOB_FORFEITED,  NO},
+    [JOB_READY]      = {NO,        JOB_GENERATING, NO,        NO,          NO,           NO,             JOB_SUBMITTING, NO,          NO,          NO,            JOB_FORFEITED,  NO},
+    [JOB_GENERATING] = {NO,        NO,             JOB_READY, JOB_CHECKED, NO,           NO,             JOB_SUBMITTING, NO,          NO,          NO,            JOB_FORFEITED,  NO},
+    [JOB_CHECKED]    = {NO,        NO,             NO,        NO,          JOB_UPLOADED, NO,             JOB_SUBMITTING, NO,          NO,          NO,            JOB_FORFEITED,  NO},
+    [JOB_UPLOADED]   = {NO,        NO,             NO,        NO,          NO,           JOB_SUBMITTING, JOB_SUBMITTING, NO,          NO,          NO,            JOB_FORFEITED,  NO},
+    [JOB_SUBMITTING] = {NO,        NO,             NO,        NO,          NO,           JOB_SUBMITTING, JOB_SUBMITTING, JOB_SETTLED, JOB_FAULTED, JOB_FORFEITED, JOB_FORFEITED,  NO},
+    [JOB_SETTLED]    = {NO,        NO,             NO,        NO,          NO,           NO,             NO,             NO,          NO,          NO,            NO,             NO},
+    [JOB_FAULTED]    = {NO,        NO,             NO,        NO,          NO,           NO,             NO,             NO,          NO,          NO,            NO,             JOB_POPPED},
+    [JOB_FORFEITED]  = {NO,        NO,             NO,        NO,          NO,           NO,             NO,             NO,          NO,          NO,            NO,             NO},
 };
 /* clang-format on */
 

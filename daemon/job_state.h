@@ -37,7 +37,8 @@
     X(PAID)        /* the Horde took the result, now or earlier */                                 \
     X(FAULT_TAKEN) /* the Horde took the fault */                                                  \
     X(UNPAYABLE)   /* the Horde aborted or forgot it */                                            \
-    X(EXPIRED)     /* so late that no reply can matter */
+    X(EXPIRED)     /* so late that no reply can matter */                                          \
+    X(GIVEN_AGAIN) /* the Horde gives a form that was given back to the same worker again */
 
 enum job_state {
 #define X(name) JOB_##name,

@@ -81,7 +81,8 @@ struct ledger_job { /* one image of a pop, or one form */
 };
 
 /* The reply as it came and a row for each id, all POPPED (L2). Ids already known are kept as they
- * are: the same reply twice is one job. `count` rows that were new. */
+ * are: the same reply twice is one job; only a form that was given back (FAULTED) and is given again
+ * starts anew. `fresh` rows that are to be done. */
 int ledger_popped(struct ledger *l, const char *pop, const void *reply, size_t length,
                   const struct ledger_job *jobs, int count, int *fresh, struct error *err);
 /* ERR_NOT_FOUND once every job of the pop has ended: the reply holds a prompt and is not kept. */

@@ -9,6 +9,37 @@
 #include "base/str.h"
 #include "daemon/ledger_sql.h"
 
+static int state_of(struct ledger *l, const char *id, enum job_state *state, struct error *err)
+{
+    sqlite3_stmt *s = ledger_sql(l, "SELECT state FROM job WHERE id = ?", err, "t", id);
+    int rc = s ? ledger_step(l, s, err) : ERR_IO;
+    if (rc == 1) *state = (enum job_state)sqlite3_column_int(s, 0);
+    if (s) sqlite3_reset(s);
+    if (rc == 0) return error_set(err, ERR_NOT_FOUND, "the ledger knows no job %s", id);
+    return rc < 0 ? rc : 0;
+}
+
+/* 1 when the row was a form that had been given back: it starts anew, its history stays */
+static int given_again(struct ledger *l, const struct ledger_job *j, const void *reply,
+                       size_t length, int64_t wall, struct error *err)
+{
+    enum job_state state = JOB_POPPED;
+    int rc = j->form ? state_of(l, j->id, &state, err) : 0;
+    if (rc || state != JOB_FAULTED) return rc;
+    rc = ledger_event(l, j->id, JOB_EVENT_GIVEN_AGAIN, NULL, err);
+    if (!rc)
+        rc =
+            ledger_run(l, err, NULL,
+                       "UPDATE job SET popped_wall_ms = ?, popped_boot_ms = ?, boot = ?, ttl_s = ?,"
+                       " spool = '', notes = '', verdict = '', fault = '', told_milli = NULL"
+                       " WHERE id = ?",
+                       "iitnt", j->popped_wall_ms, j->popped_boot_ms, j->boot, j->ttl_s, j->id);
+    if (!rc)
+        rc = ledger_run(l, err, NULL, "UPDATE pop SET popped_wall_ms = ?, reply = ? WHERE id = ?",
+                        "ibt", wall, reply, length, j->pop);
+    return rc ? rc : 1;
+}
+
 int ledger_popped(struct ledger *l, const char *pop, const void *reply, size_t length,
                   const struct ledger_job *jobs, int count, int *fresh, struct error *err)
 {
@@ -29,6 +60,9 @@ int ledger_popped(struct ledger *l, const char *pop, const void *reply, size_t l
                         (int64_t)j->seed, j->popped_wall_ms, j->popped_boot_ms, j->boot, wall,
                         j->ttl_s, (int)j->base64);
         made += (int)changed;
+        if (rc || changed) continue;
+        rc = given_again(l, j, reply, length, wall, err);
+        if (rc == 1) rc = 0, made++;
     }
     if (!rc && fresh) *fresh = made;
     return rc;
@@ -45,16 +79,6 @@ int ledger_reply(struct ledger *l, const char *pop, struct buf *reply, struct er
         rc = error_set(err, ERR_NOT_FOUND, "the reply of pop %s is not kept", pop);
     if (s) sqlite3_reset(s);
     return rc;
-}
-
-static int state_of(struct ledger *l, const char *id, enum job_state *state, struct error *err)
-{
-    sqlite3_stmt *s = ledger_sql(l, "SELECT state FROM job WHERE id = ?", err, "t", id);
-    int rc = s ? ledger_step(l, s, err) : ERR_IO;
-    if (rc == 1) *state = (enum job_state)sqlite3_column_int(s, 0);
-    if (s) sqlite3_reset(s);
-    if (rc == 0) return error_set(err, ERR_NOT_FOUND, "the ledger knows no job %s", id);
-    return rc < 0 ? rc : 0;
 }
 
 int ledger_event(struct ledger *l, const char *id, enum job_event event, const char *note,

@@ -258,7 +258,7 @@ static void on_stored(void *data, int rc, const struct error *err)
     struct job *job = a->job;
     struct worker *w = job->w;
     job->pages--;
-    a->p->storing = false;
+    a->p->storing--;
     free(a->reply);
     if (!rc) rc = fault_point(FAULT_POP_STORED);
     if (rc || a->fresh < a->count) {
@@ -292,7 +292,7 @@ static void take_job(struct popper *p, struct job *job, const struct http_reply 
     job_rows(job, a->rows);
     fault_point(FAULT_POP_ARRIVED);
     job->pages++;
-    p->storing = true;
+    p->storing++;
     clerk_give(p->w->clerk, apply_arrival, on_stored, a);
 }
 
@@ -334,6 +334,22 @@ static void empty_answer(struct popper *p)
     if (p->idle_ms > most) p->idle_ms = most;
 }
 
+/* asked for one form, a server may still give several: each is done and told */
+static void take_other_forms(struct popper *p, const struct job *first,
+                             const struct http_reply *reply)
+{
+    for (int i = 1; i < first->forms.count; i++) {
+        struct error err = {0};
+        struct job *job = job_new(p->w, first->forms.list[i].id);
+        job->form = true;
+        if (job_read_reply(job, reply->body, reply->length, &err)) {
+            log_error("pop.unreadable", "bytes=%zu text=\"%s\"", reply->length, err.text);
+            job_settle(job);
+        } else
+            take_job(p, job, reply);
+    }
+}
+
 static void good_answer(struct popper *p, const struct http_reply *reply)
 {
     struct worker *w = p->w;
@@ -355,6 +371,7 @@ static void good_answer(struct popper *p, const struct http_reply *reply)
         p->idle_ms = 0;
         p->skipped_count = 0;
         take_job(p, job, reply);
+        if (p->form) take_other_forms(p, job, reply);
     } else {
         if (job->has_horde)
             take_skipped(p, job->horde.skipped, job->horde.skipped_count);

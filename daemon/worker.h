@@ -69,7 +69,7 @@ struct popper {
     bool form;
     struct alarm alarm;
     struct http_call *call;
-    bool storing; /* a reply is on its way into the ledger: at most one can be lost */
+    int storing; /* jobs on their way into the ledger: at most one reply can be lost */
     struct backoff trouble;
     int64_t idle_ms; /* wait after an empty reply */
     int64_t last_ms; /* when the last left; -1 never */

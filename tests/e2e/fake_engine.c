@@ -154,26 +154,31 @@ static void make_image(struct engine_image *image, const struct engine_msg *m, i
     image->index = index;
 }
 
-static void say_form(const struct engine_msg *m)
-{
-    struct engine_msg r;
-    engine_msg_init(&r, ENGINE_ALCHEMY_RESULT, launch_id, m->job_id);
-    r.alchemy_result.form = m->alchemy.form;
-    r.alchemy_result.text = "a wooden drawer full of labelled seeds";
-    r.alchemy_result.number = 5.5;
-    if (alchemy_form_result(m->alchemy.form) == ALCHEMY_IMAGE)
-        make_image(&r.alchemy_result.image, m, 0);
-    say(&r);
-    free(r.alchemy_result.image.bytes.data);
-}
-
 static enum engine_verdict verdict_of(const struct waiting *w)
 {
     if (str_equal(w->behaviour, "none")) return ENGINE_VERDICT_NONE;
     if (str_equal(w->behaviour, "failed")) return ENGINE_VERDICT_FAILED;
     if (str_equal(w->behaviour, "nsfw")) return ENGINE_VERDICT_NSFW;
     if (str_equal(w->behaviour, "csam")) return ENGINE_VERDICT_CSAM;
-    return w->m.generate.check_safety ? ENGINE_VERDICT_OK : ENGINE_VERDICT_NONE;
+    bool checked =
+        w->m.kind == ENGINE_ALCHEMY ? w->m.alchemy.check_safety : w->m.generate.check_safety;
+    return checked ? ENGINE_VERDICT_OK : ENGINE_VERDICT_NONE;
+}
+
+static void say_form(const struct waiting *w)
+{
+    const struct engine_msg *m = &w->m;
+    struct engine_msg r;
+    engine_msg_init(&r, ENGINE_ALCHEMY_RESULT, launch_id, m->job_id);
+    r.alchemy_result.form = m->alchemy.form;
+    r.alchemy_result.text = "a wooden drawer full of labelled seeds";
+    r.alchemy_result.number = 5.5;
+    if (alchemy_form_result(m->alchemy.form) == ALCHEMY_IMAGE) {
+        make_image(&r.alchemy_result.image, m, 0);
+        r.alchemy_result.image.verdict = verdict_of(w);
+    }
+    say(&r);
+    free(r.alchemy_result.image.bytes.data);
 }
 
 static void say_result(const struct waiting *w, double seconds)
@@ -181,7 +186,7 @@ static void say_result(const struct waiting *w, double seconds)
     const struct engine_msg *m = &w->m;
     struct engine_msg r;
     if (m->kind == ENGINE_ALCHEMY) {
-        say_form(m);
+        say_form(w);
         return;
     }
     engine_msg_init(&r, ENGINE_RESULT, launch_id, m->job_id);

@@ -28,6 +28,7 @@ static const struct rule rules[] = {
     {JOB_EVENT_FAULT_TAKEN, " SUBMITTING ", JOB_FAULTED},
     {JOB_EVENT_UNPAYABLE, " SUBMITTING ", JOB_FORFEITED},
     {JOB_EVENT_EXPIRED, " POPPED READY GENERATING CHECKED UPLOADED SUBMITTING ", JOB_FORFEITED},
+    {JOB_EVENT_GIVEN_AGAIN, " FAULTED ", JOB_POPPED},
 };
 
 static void every_pair_is_a_transition_or_a_refusal(void **state)
@@ -53,7 +54,7 @@ static void every_pair_is_a_transition_or_a_refusal(void **state)
             }
         }
     assert_int_equal(moves + refusals, JOB_STATE_COUNT * JOB_EVENT_COUNT);
-    assert_int_equal(moves, 22);
+    assert_int_equal(moves, 23);
 }
 
 static void an_end_is_an_end(void **state)
@@ -61,7 +62,8 @@ static void an_end_is_an_end(void **state)
     for (int s = 0; s < JOB_STATE_COUNT; s++)
         for (int e = 0; e < JOB_EVENT_COUNT; e++) {
             enum job_state next;
-            if (job_state_is_final((enum job_state)s))
+            bool back = s == JOB_FAULTED && e == JOB_EVENT_GIVEN_AGAIN;
+            if (job_state_is_final((enum job_state)s) && !back)
                 assert_int_equal(job_state_next(&next, (enum job_state)s, (enum job_event)e, NULL),
                                  ERR_INTERNAL);
         }

@@ -88,6 +88,47 @@ static int walk(struct ledger *l, const char *id, const enum job_event *events, 
 static const enum job_event good_life[] = {JOB_EVENT_PREPARED, JOB_EVENT_STARTED, JOB_EVENT_PASSED,
                                            JOB_EVENT_STORED,   JOB_EVENT_SENT,    JOB_EVENT_PAID};
 
+/* horde-api, recordings 416 to 418: the form is given out again under its old id */
+static void a_form_given_back_may_come_again(void **state)
+{
+    struct ledger *l = open_ledger();
+    struct error err = {0};
+    struct ledger_job form = job_named("f-1", "f-1", 0, 1), image = job_named("i-1", "i-1", 0, 1);
+    struct buf reply;
+    int fresh = 0;
+    form.form = true;
+    static const enum job_event back[] = {JOB_EVENT_FAULT_SENT, JOB_EVENT_FAULT_TAKEN};
+    assert_int_equal(ledger_begin(l, &err), 0);
+    assert_int_equal(ledger_popped(l, "f-1", "first", 5, &form, 1, &fresh, &err), 0);
+    assert_int_equal(ledger_popped(l, "i-1", "image", 5, &image, 1, &fresh, &err), 0);
+    assert_int_equal(ledger_commit(l, &err), 0);
+    assert_int_equal(walk(l, "f-1", back, 2), 0);
+    assert_int_equal(walk(l, "i-1", back, 2), 0);
+    assert_int_equal(ledger_begin(l, &err), 0);
+    assert_int_equal(ledger_popped(l, "i-1", "image", 5, &image, 1, &fresh, &err), 0);
+    assert_int_equal(fresh, 0); /* an image comes under a new id */
+    form.ttl_s = 77;
+    assert_int_equal(ledger_popped(l, "f-1", "second", 6, &form, 1, &fresh, &err), 0);
+    assert_int_equal(fresh, 1);
+    assert_int_equal(ledger_popped(l, "f-1", "third", 5, &form, 1, &fresh, &err), 0);
+    assert_int_equal(fresh, 0); /* it is open already */
+    assert_int_equal(ledger_commit(l, &err), 0);
+    buf_init(&reply, 100);
+    assert_int_equal(ledger_reply(l, "f-1", &reply, &err), 0);
+    assert_memory_equal(reply.data, "second", 6);
+    buf_release(&reply);
+    struct ledger_job now;
+    assert_int_equal(ledger_job_get(l, "f-1", &now, &err), 0);
+    assert_int_equal(now.state, JOB_POPPED);
+    assert_int_equal(now.ttl_s, 77);
+    assert_int_equal(walk(l, "f-1", good_life, 6), 0);
+    assert_int_equal(ledger_begin(l, &err), 0);
+    assert_int_equal(ledger_popped(l, "f-1", "fourth", 6, &form, 1, &fresh, &err), 0);
+    assert_int_equal(fresh, 0); /* paid is paid */
+    assert_int_equal(ledger_commit(l, &err), 0);
+    ledger_close(l);
+}
+
 static void a_job_is_kept_from_pop_to_pay(void **state)
 {
     struct ledger *l = open_ledger();
@@ -542,6 +583,7 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_folder, drop_folder)
     const struct CMUnitTest tests[] = {
+        TEST(a_form_given_back_may_come_again),
         TEST(a_job_is_kept_from_pop_to_pay),
         TEST(a_lost_amount_is_pending),
         TEST(wrong_moves_change_nothing),
