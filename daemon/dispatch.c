@@ -90,6 +90,18 @@ static struct job *choose(struct worker *w, const struct engine_process *e)
 
 /* ---- giving ---- */
 
+/* LOAD or PREPARE */
+static int send_model(struct worker *w, struct engine_process *e, const struct worker_model *m,
+                      enum engine_kind kind, struct error *err)
+{
+    struct engine_msg load;
+    engine_msg_init(&load, kind, engine_process_launch(e), "");
+    load.load.model = m->name;
+    load.load.path = m->path;
+    load.load.precision = w->config.precision;
+    return engine_process_send(e, &load, err);
+}
+
 static void to_engine(struct job *job);
 
 static void on_started(void *data, int rc, const struct error *err)
@@ -117,6 +129,7 @@ static void give(struct job *job, struct engine_process *e)
     job->engine = e;
     job->launch_id = engine_process_launch(e);
     job->given_ms = now_ms();
+    job->w->foreseen[worker_engine_index(job->w, e)].model = NULL;
     job->turn++;
     job->phase = ENGINE_PHASE_QUEUED;
     job->step = job->step_count = 0;
@@ -178,6 +191,38 @@ void dispatch(struct worker *w)
             give(job, e);
         }
     }
+    dispatch_foresee(w);
+}
+
+static bool has_model(const struct worker *w, const struct engine_process *e, const char *what)
+{
+    for (const struct job *j = w->jobs; j; j = j->next)
+        if (j->engine == e && str_equal(j->what, what)) return true;
+    return false;
+}
+
+/* What no engine has yet, the oldest first, goes to the engine that is free first, which may get the model
+ * beside its work. */
+void dispatch_foresee(struct worker *w)
+{
+    struct engine_process *soonest = NULL;
+    struct job *next = NULL;
+    for (int i = 0; i < w->engine_count; i++) {
+        struct engine_process *e = w->engines[i];
+        if (w->parked || engine_process_state(e) != ENGINE_READY) continue;
+        if (!soonest || queue_s(w, e) < queue_s(w, soonest)) soonest = e;
+    }
+    for (struct job *j = w->jobs; j; j = j->next)
+        if (!j->engine && !j->form && (job_in_state(j, JOB_POPPED) || job_in_state(j, JOB_READY)))
+            next = j;
+    struct worker_model *m = soonest && next ? worker_find_model(w, next->what) : NULL;
+    if (!m || m->missing || !jobs_at(w, soonest, NULL) || has_model(w, soonest, m->name)) return;
+    int index = worker_engine_index(w, soonest);
+    uint64_t launch = engine_process_launch(soonest);
+    if (w->foreseen[index].model == m && w->foreseen[index].launch_id == launch) return;
+    w->foreseen[index].model = m;
+    w->foreseen[index].launch_id = launch;
+    send_model(w, soonest, m, ENGINE_PREPARE, NULL);
 }
 
 /* back to READY: its engine is gone or asked to try once more */
@@ -246,12 +291,7 @@ struct job *dispatch_find(struct worker *w, const char *id)
 
 static int send_load(struct job *job, struct worker_model *m, struct error *err)
 {
-    struct engine_msg load;
-    engine_msg_init(&load, ENGINE_LOAD, job->launch_id, "");
-    load.load.model = m->name;
-    load.load.path = m->path;
-    load.load.precision = job->w->config.precision;
-    return engine_process_send(job->engine, &load, err);
+    return send_model(job->w, job->engine, m, ENGINE_LOAD, err);
 }
 
 /* The lean way after memory ran out (E2): nothing but its own model is on the device. */
@@ -387,12 +427,7 @@ static void preload(struct worker *w, struct engine_process *e)
     for (int i = 0; i < w->model_count; i++) {
         struct worker_model *m = &w->models[i];
         if (m->missing) continue;
-        struct engine_msg load;
-        engine_msg_init(&load, ENGINE_LOAD, engine_process_launch(e), "");
-        load.load.model = m->name;
-        load.load.path = m->path;
-        load.load.precision = w->config.precision;
-        engine_process_send(e, &load, NULL);
+        send_model(w, e, m, ENGINE_LOAD, NULL);
         return;
     }
 }

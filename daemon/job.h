@@ -108,6 +108,8 @@ bool job_is_open_for_engine(const struct job *job);             /* before CHECKE
 
 void job_prepare(struct job *job); /* POPPED: sources, LoRAs, refusals; then READY */
 void dispatch(struct worker *w);   /* READY jobs to engines that have room */
+/* Tells the engine that is free first which model comes after what it has. */
+void dispatch_foresee(struct worker *w);
 /* Somebody needs the machine: jobs leave their engines at the next step and wait, models leave memory. */
 void dispatch_park(struct worker *w, const char *why);
 void dispatch_unpark(struct worker *w);

@@ -170,7 +170,8 @@ static int refuse_image(struct job *job, struct error *err)
 void job_prepare(struct job *job)
 {
     struct error err = {0};
-    struct capability_set able = worker_able(job->w);
+    struct worker *w = job->w;
+    struct capability_set able = worker_able(w);
     int rc = job->form ? capability_refuse_form(&able, &job->forms.list[0], &err)
                        : refuse_image(job, &err);
     if (rc) {
@@ -182,4 +183,5 @@ void job_prepare(struct job *job)
         fetch_next(job);
     else
         take_extras(job);
+    dispatch_foresee(w);
 }

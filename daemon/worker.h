@@ -131,6 +131,10 @@ struct worker {
     char boot[40];
     double speed[WORKER_ENGINES_MAX];   /* pixel-steps a second, smoothed; 0 unknown */
     double pace_ms[WORKER_ENGINES_MAX]; /* an engine's time for a job, smoothed; 0 unknown */
+    struct {
+        const struct worker_model *model;
+        uint64_t launch_id;
+    } foreseen[WORKER_ENGINES_MAX]; /* what each engine was told last to prepare */
     double lead_ms;                     /* from asking for a job to having it ready, smoothed */
     struct {
         int failures;

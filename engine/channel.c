@@ -33,6 +33,18 @@ static void end_input(struct channel *c, bool gone)
     pthread_mutex_unlock(&c->lock);
 }
 
+/* Keeps the hint instead of the last one. */
+static void keep_hint(struct channel *c, struct channel_item *item)
+{
+    pthread_mutex_lock(&c->lock);
+    struct channel_item *last = c->hint;
+    c->hint = item;
+    c->news++;
+    pthread_mutex_unlock(&c->lock);
+    if (last) engine_msg_release(&last->msg);
+    free(last);
+}
+
 /* Takes the message over. */
 static void accept_message(struct channel *c, struct channel_item *item)
 {
@@ -46,6 +58,9 @@ static void accept_message(struct channel *c, struct channel_item *item)
         pthread_mutex_unlock(&c->lock);
     } else if (m->kind == ENGINE_SHUTDOWN) {
         end_input(c, false);
+    } else if (m->kind == ENGINE_PREPARE) {
+        keep_hint(c, item);
+        return;
     } else {
         pthread_mutex_lock(&c->lock);
         if (c->last)
@@ -54,6 +69,7 @@ static void accept_message(struct channel *c, struct channel_item *item)
             c->first = item;
         c->last = item;
         c->queued++;
+        c->news++;
         pthread_cond_broadcast(&c->changed);
         pthread_mutex_unlock(&c->lock);
         return;
@@ -170,6 +186,10 @@ void channel_stop(struct channel *c)
     pthread_join(c->beater, NULL);
     pthread_cancel(c->reader); /* it may still wait in read() after a shutdown message */
     pthread_join(c->reader, NULL);
+    if (c->hint) {
+        c->hint->next = c->first;
+        c->first = c->hint;
+    }
     while (c->first) {
         struct channel_item *item = c->first;
         c->first = item->next;
@@ -206,6 +226,26 @@ void channel_done(struct channel *c, struct engine_msg *job)
         (struct channel_item *)((char *)job - offsetof(struct channel_item, msg));
     engine_msg_release(job);
     free(item);
+}
+
+bool channel_foresee(struct channel *c, uint64_t *seen, channel_wanted wanted, void *context)
+{
+    if (c->news == *seen) return false;
+    pthread_mutex_lock(&c->lock);
+    *seen = c->news;
+    bool taken = false;
+    for (const struct channel_item *i = c->first; i && !taken; i = i->next) {
+        const struct engine_msg *m = &i->msg;
+        struct engine_load load = {.model = m->generate.request.model};
+        if (m->kind == ENGINE_LOAD)
+            load = m->load;
+        else if (m->kind != ENGINE_GENERATE)
+            continue;
+        taken = wanted(context, &load);
+    }
+    if (!taken && c->hint) wanted(context, &c->hint->msg.load);
+    pthread_mutex_unlock(&c->lock);
+    return true;
 }
 
 bool channel_canceled(struct channel *c, const char *job_id)

@@ -29,8 +29,10 @@ struct channel {
     pthread_cond_t changed;
     struct channel_item *first, *last;
     int queued;
-    bool ended; /* no more jobs will come */
-    bool gone;  /* the host has closed its end: nobody listens */
+    struct channel_item *hint; /* the last `prepare`; NULL: none */
+    _Atomic uint64_t news;     /* rises with every message that tells of later work */
+    bool ended;                /* no more jobs will come */
+    bool gone;                 /* the host has closed its end: nobody listens */
     bool stopping;
     char running[ENGINE_JOB_BYTES];
     char canceled[CHANNEL_CANCELED_MAX][ENGINE_JOB_BYTES]; /* a ring of recent ones */
@@ -48,6 +50,12 @@ void channel_stop(struct channel *c);
 /* The next job in the order of arrival; blocks. NULL: shutdown. Free with channel_done. */
 struct engine_msg *channel_take(struct channel *c);
 void channel_done(struct channel *c, struct engine_msg *job);
+
+/* What comes next, asked by the engine's thread while a job runs: `wanted` is called, under the lock, for
+ * the models of waiting jobs in their order until it says true, else for the last hint. False, and nothing
+ * is called, when no message came since *seen. */
+typedef bool (*channel_wanted)(void *context, const struct engine_load *load);
+bool channel_foresee(struct channel *c, uint64_t *seen, channel_wanted wanted, void *context);
 
 /* Has the host taken this job back, or gone away? Also notes that the engine is alive. */
 bool channel_canceled(struct channel *c, const char *job_id);

@@ -246,6 +246,7 @@ static const struct {
     [ENGINE_LOAD] = {load_fields, offsetof(struct engine_msg, load)},
     [ENGINE_LOADED] = {loaded_fields, offsetof(struct engine_msg, loaded)},
     [ENGINE_UNLOAD] = {load_fields, offsetof(struct engine_msg, load)},
+    [ENGINE_PREPARE] = {load_fields, offsetof(struct engine_msg, load)},
     [ENGINE_GENERATE] = {generate_fields, offsetof(struct engine_msg, generate)},
     [ENGINE_PROGRESS] = {progress_fields, offsetof(struct engine_msg, progress)},
     [ENGINE_RESULT] = {result_fields, offsetof(struct engine_msg, result)},

@@ -13,12 +13,13 @@
  * engine (--launch N) and, where it is about a job, the job id: the host drops what a dead engine
  * or a finished job still has to say.
  *
- *     host -> engine   load unload generate alchemy train cancel shutdown
+ *     host -> engine   load unload prepare generate alchemy train cancel shutdown
  *     engine -> host   hello loaded progress result alchemy_result trained error heartbeat
  *
  * An engine says hello first, a heartbeat every ENGINE_HEARTBEAT_SECONDS, works off jobs in the
  * order they came (the next may be sent while one runs), and ends each job with exactly one result
- * or error. It ends on shutdown or when stdin closes.
+ * or error. It ends on shutdown or when stdin closes. `prepare` is a hint, never answered: the model
+ * that a later job will ask for, which the engine may load beside its work; the last one counts.
  */
 #ifndef PROTO_ENGINE_MSG_H
 #define PROTO_ENGINE_MSG_H
@@ -46,6 +47,7 @@
     X(LOAD, "load")                                                                                \
     X(LOADED, "loaded")                                                                            \
     X(UNLOAD, "unload")                                                                            \
+    X(PREPARE, "prepare")                                                                          \
     X(GENERATE, "generate")                                                                        \
     X(PROGRESS, "progress")                                                                        \
     X(RESULT, "result")                                                                            \
@@ -134,7 +136,7 @@ struct engine_hello {
     bool safety; /* a safety model is present and whole */
 };
 
-struct engine_load {             /* also unload: only `model` counts */
+struct engine_load {             /* also prepare; and unload: only `model` counts */
     const char *model;           /* name for messages; the request's model of later jobs */
     const char *path, *vae_path; /* vae_path may be NULL */
     const char *precision;       /* auto fp32 bf16 fp16 */
@@ -252,7 +254,7 @@ struct engine_msg {
     char job_id[ENGINE_JOB_BYTES]; /* "" when not about a job */
     union {
         struct engine_hello hello;
-        struct engine_load load; /* LOAD, UNLOAD */
+        struct engine_load load; /* LOAD, UNLOAD, PREPARE */
         struct engine_loaded loaded;
         struct engine_generate generate;
         struct engine_progress progress;

@@ -70,14 +70,14 @@ class Horde:
     def clear(self):
         self.call("DELETE", "/practice/fault")
 
-    def fire(self, count=1, **params):
+    def fire(self, count=1, model="stable_diffusion", **params):
         """Requests of the client account, one image each unless n says more."""
         for i in range(count):
             p = {"width": 128, "height": 128, "steps": 2, "sampler_name": "k_euler", "n": 1,
                  "seed": str(1000 + i), "karras": False, **params}
             self.call("POST", "/practice/fire", {"prompt": "a pot ### a vase", "params": p, "nsfw": False,
                                                  "censor_nsfw": False, "r2": True,
-                                                 "models": ["stable_diffusion"]})
+                                                 "models": [model]})
 
     def lines(self):
         if not self.log_path.exists():

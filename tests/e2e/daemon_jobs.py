@@ -3,6 +3,7 @@
 usage: daemon_jobs.py KILND ENGINE HORDE"""
 import os
 import sys
+import tempfile
 import time
 
 from bench import FINAL, STATES, Failed, Place, at_once, check, run, wait_for
@@ -401,6 +402,27 @@ def control_requests_are_answered(programs):
         p.kilnd.write_config()
         check(p.kilnd.ask(request="reload")["document"] == "error", "a bad file is refused whole")
         check(p.kilnd.ask(request="status")["document"] == "status", "and the old one stays")
+
+
+def the_engine_hears_what_comes_next(programs):
+    """A job that waits in kilnd while the engine is busy with another model is announced, once."""
+    models = [{"name": n, "baseline": "stable_diffusion_1", "filepath": "pocket"} for n in ("stable_diffusion", "other")]
+    with tempfile.TemporaryDirectory(prefix="kiln-e2e-") as folder, \
+            Place(programs, max_batch=1, queue_size=3, fake="slow:1500,slow:1500,ok", custom_models=models,
+                  env={"KILN_FAKE_PREPARED": folder + "/prepared"}) as p:
+        p.kilnd.start()
+        p.kilnd.ready()
+        p.horde.fire(2)
+        wait_for(lambda: len(p.horde.calls("pop")) > 2, 10, "two jobs are at the engine")
+        p.horde.fire(2, model="other")
+        p.all_over(30)
+        check(p.kilnd.term() == 0, "ends with 0")
+        check(list(p.kilnd.states().values()) == ["SETTLED"] * 4, "all settle")
+        prepared = open(folder + "/prepared").read().split("\n")[:-1]
+        check(prepared and all(x.split("\t")[0] == "other" for x in prepared), f"{prepared}")
+        check(all(int(x.split("\t")[1]) > 0 for x in prepared), f"told to an idle engine: {prepared}")
+        check(len(prepared) <= 2, f"told again and again: {prepared}")
+        return f"{len(prepared)} hints"
 
 
 if __name__ == "__main__":

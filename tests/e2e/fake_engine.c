@@ -13,7 +13,8 @@
  *     nsfw csam   flagged             few         one image too few
  *     junk        bytes that are no message
  *
- * KILN_FAKE_DUMP names a file that gets a line for each image job: what the engine was asked.
+ * KILN_FAKE_DUMP names a file that gets a line for each image job: what the engine was asked;
+ * KILN_FAKE_PREPARED one for each hint: the model, and how many jobs the engine had then.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -314,6 +315,12 @@ static void take(struct engine_msg *m)
         l.loaded.family = family_name(FAMILY_SD1);
         l.loaded.sha256 = "";
         say(&l);
+        engine_msg_release(m);
+    } else if (m->kind == ENGINE_PREPARE) {
+        const char *path = getenv("KILN_FAKE_PREPARED");
+        FILE *f = path ? fopen(path, "ae") : NULL;
+        if (f) fprintf(f, "%s\t%d\n", m->load.model, job_count);
+        if (f) fclose(f);
         engine_msg_release(m);
     } else if ((m->kind == ENGINE_GENERATE || m->kind == ENGINE_ALCHEMY) && job_count < JOBS_MAX) {
         struct waiting *w = &jobs[job_count++];

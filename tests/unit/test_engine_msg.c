@@ -268,8 +268,8 @@ static void small_messages_round_trip(void **state)
     engine_msg_release(&b);
 
     static const enum engine_kind bare[] = {ENGINE_LOAD,    ENGINE_LOADED,  ENGINE_UNLOAD,
-                                            ENGINE_ALCHEMY, ENGINE_TRAINED, ENGINE_CANCEL,
-                                            ENGINE_SHUTDOWN};
+                                            ENGINE_PREPARE, ENGINE_ALCHEMY, ENGINE_TRAINED,
+                                            ENGINE_CANCEL,  ENGINE_SHUTDOWN};
     for (size_t i = 0; i < COUNT_OF(bare); i++) {
         engine_msg_init(&a, bare[i], i, "j");
         round_trip(&b, &a);
