@@ -209,8 +209,9 @@ struct tensor unet_walk_down(struct pass *p, struct unet *m, struct tensor h, st
     const struct unet_config *config = &m->config;
     const int64_t batch = batch_of(c, h);
     const int first = *count;
-    /* rows that differ from side to side end what the sides share */
-    if ((t.steps ? t.steps->rows : t.embedding.dim[0]) > h.dim[0]) h = widen(p, h, batch);
+    /* rows that differ from side to side end what the sides share; known steps have one a side,
+     * however many pictures a side has */
+    if (t.steps ? t.steps->rows > 1 : t.embedding.dim[0] > h.dim[0]) h = widen(p, h, batch);
     skip[(*count)++] = h;
     for (int i = 0; i < config->levels; i++) {
         struct unet_level *level = &m->level[i];

@@ -9,7 +9,7 @@
 #include "base/alloc.h"
 #include "base/buf.h"
 
-/* Cases of NAME beside `data` ("family") are appended; their own files are there. */
+/* Cases of NAME beside `data` ("family", "mixed") are appended; their own files are there. */
 static void add_cases(struct golden *g, const char *name);
 
 static void stop(const char *what, const char *why)
@@ -28,6 +28,7 @@ void golden_open(struct golden *g, const char *data, enum precision precision)
     if (!g->cases) stop(path, e.text);
     free(path);
     add_cases(g, "family");
+    add_cases(g, "mixed");
     if (device_open(&g->device, "cpu", &err)) stop("cpu", err.text);
 }
 
