@@ -72,7 +72,8 @@
     X(DEPTH, "depth", "dpt-hybrid-midas")                                                          \
     X(MIDAS_DEPTH, "midas_depth", "dpt-hybrid-midas")                                              \
     X(NORMAL, "normal", "dpt-hybrid-midas")                                                        \
-    X(OPENPOSE, "openpose", "body_pose_model")
+    X(OPENPOSE, "openpose", "body_pose_model")                                                     \
+    X(SEG, "seg", "upernet_global_small")
 
 enum annotator_kind {
 #define X(name, text, file) ANNOTATOR_##name,

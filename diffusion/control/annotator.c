@@ -19,6 +19,7 @@ static annotator_function *const functions[ANNOTATOR_COUNT] = {
     [ANNOTATOR_MIDAS_DEPTH] = annotate_depth,
     [ANNOTATOR_NORMAL] = annotate_normal,
     [ANNOTATOR_OPENPOSE] = annotate_openpose,
+    [ANNOTATOR_SEG] = annotate_seg,
 };
 
 static char *find_file(const char *folder, enum annotator_kind kind)
@@ -52,7 +53,7 @@ int annotator_map(struct pixels *to, const struct pixels *from, const char *type
         return error_set(err, ERR_UNSUPPORTED,
                          "control type \"%s\" has no annotator here, finished maps are taken only: "
                          "send one (image_is_control), or use canny, scribble, fakescribbles, "
-                         "lineart, tile, color, hough, hed, depth, normal or openpose",
+                         "lineart, tile, color, hough, hed, depth, normal, openpose or seg",
                          shown);
     char *file = find_file(folder, kind);
     if (!file)
@@ -75,7 +76,7 @@ int annotator_load(struct annotator *a, void (*visit)(struct weight_visitor *v, 
                    void *net, const char *component, struct error *err)
 {
     struct weight_loading loading = {
-        .store = a->store, .prefix = "", .component = component, .dialect = DIALECT_LDM};
+        .store = a->store, .prefix = a->prefix, .component = component, .dialect = DIALECT_LDM};
     struct weight_visitor v = {.visit = weight_load, .context = &loading, .err = err};
     visit(&v, net);
     return v.failed ? v.failed : weight_loading_check(&loading, err);
@@ -83,8 +84,50 @@ int annotator_load(struct annotator *a, void (*visit)(struct weight_visitor *v, 
 
 int64_t annotator_dim(const struct annotator *a, const char *name, int axis)
 {
-    const struct safetensors_entry *e = weight_store_find(a->store, name);
+    const struct safetensors_entry *e = weight_store_find_in(a->store, a->prefix, name);
     return e && axis < e->rank ? e->dim[axis] : 0;
+}
+
+void annotator_find_prefix(struct annotator *a, const char *name)
+{
+    for (size_t i = 0; i < weight_store_count(a->store); i++) {
+        const char *full = weight_store_at(a->store, i)->name;
+        size_t length = strlen(full), tail = strlen(name);
+        if (!str_ends(full, name) || length - tail >= sizeof a->prefix) continue;
+        if (length > tail && full[length - tail - 1] != '.') continue;
+        memcpy(a->prefix, full, length - tail);
+        a->prefix[length - tail] = 0;
+        return;
+    }
+}
+
+struct tensor annotator_depthwise(struct pass *p, const struct layer *m, struct tensor x)
+{
+    const struct kernel_weight *k = &m->w.k;
+    int64_t h = x.dim[1], w = x.dim[2], c = x.dim[3], side = k->dim[3], half = side / 2;
+    size_t n = (size_t)(h * w * c);
+    float *in = alloc_zero(n, sizeof *in), *out = alloc_zero(n, sizeof *out);
+    float *tap = alloc_zero((size_t)(side * side * c), sizeof *tap); /* [k,k,C] */
+    pass_output(p, in, x);
+    for (int64_t i = 0; pass_ok(p) && i < c; i++)
+        for (int64_t t = 0; t < side * side; t++)
+            tap[t * c + i] = (float)dtype_get(k->data, k->dtype, i * side * side + t);
+    for (int64_t y = 0; pass_ok(p) && y < h; y++)
+        for (int64_t at = 0; at < w; at++) {
+            float *to = out + (y * w + at) * c;
+            if (weight_present(&m->b)) dtype_convert(to, DTYPE_F32, m->b.k.data, m->b.k.dtype, c);
+            for (int64_t t = 0; t < side * side; t++) {
+                int64_t iy = y + t / side - half, ix = at + t % side - half;
+                if (iy < 0 || ix < 0 || iy >= h || ix >= w) continue;
+                const float *from = in + (iy * w + ix) * c, *f = tap + t * c;
+                for (int64_t i = 0; i < c; i++) to[i] += f[i] * from[i];
+            }
+        }
+    struct tensor y = pass_input(p, out, 4, TENSOR_DIM(1, h, w, c));
+    free(in);
+    free(out);
+    free(tap);
+    return y;
 }
 
 /* Where output i of n looks into m inputs: two neighbours and the second one's share. */

@@ -27,25 +27,37 @@ struct annotator {
     struct device *device;
     struct weight_store *store;
     struct pass_memory memory;
+    char prefix[WEIGHT_NAME_BYTES]; /* in front of every name in the file; usually empty */
 };
 typedef int annotator_function(struct annotator *a, struct pixels *to, const struct pixels *from,
                                struct error *err);
 /* One file a network. */
 annotator_function annotate_hed, annotate_fakescribbles, annotate_mlsd, annotate_depth,
-    annotate_normal, annotate_openpose;
+    annotate_normal, annotate_openpose, annotate_seg;
 
 /* Loads by visitor, checks for missing tensors. */
 int annotator_load(struct annotator *a, void (*visit)(struct weight_visitor *v, void *net),
                    void *net, const char *component, struct error *err);
 /* dim[i] of a tensor of the checkpoint; 0 when it or the axis is absent. */
 int64_t annotator_dim(const struct annotator *a, const char *name, int axis);
+/* Sets the prefix to what the file writes before `name` (the wrappers that training left there). */
+void annotator_find_prefix(struct annotator *a, const char *name);
 
 /* Twice as large, linear between corners that stay corners (torch's align_corners). On the host. */
 struct tensor annotator_enlarge(struct pass *p, struct tensor x);
+
+/* One filter a channel: m->w [C,1,k,k] with its bias, stride 1, same size, zeros outside. On the host. */
+struct tensor annotator_depthwise(struct pass *p, const struct layer *m, struct tensor x);
 
 /* Planes of floats. to [oh,ow], from [h,w]: between pixel centres (cv2's INTER_LINEAR). */
 void plane_resize(float *to, int ow, int oh, const float *from, int w, int h);
 /* The same by area (cv2's INTER_AREA, no axis may grow) or Lanczos-4. false without memory. */
 bool plane_resample(float *to, int ow, int oh, const float *from, int w, int h, bool shrink);
+/* Bytes between pixel centres in fixed point, as cv2's INTER_LINEAR; channels 3. */
+int pixels_resize_linear(struct pixels *to, const struct pixels *from, int width, int height,
+                         struct error *err);
+
+#define ADE_CLASSES 150
+extern const uint8_t ade_palette[ADE_CLASSES][3];
 
 #endif

@@ -4,7 +4,7 @@
  * Place    before control_net.h, when the request's picture is not a map already.
  * Owner    results are the caller's pixels, RGB, the source's size. Any thread.
  * Failure  ERR_NO_MEMORY; ERR_UNSUPPORTED for types whose annotator is a network (hed, depth,
- *          normal, openpose) or that have none (seg), naming those that need none.
+ *          normal, openpose, seg), naming those that need none.
  * Source   Canny 1986; Duda & Hart 1972 (Hough); Winnemöller 2011 (XDoG); the classic annotators of
  *          lllyasviel/ControlNet and comfyui_controlnet_aux, whose constants are kept.
  */

@@ -94,3 +94,51 @@ bool plane_resample(float *to, int ow, int oh, const float *from, int w, int h, 
     free(rows);
     return ok;
 }
+
+/* ---- bytes ---- */
+
+#define FIXED 2048 /* cv2's fractional bits: 11 for each direction */
+
+struct pair {
+    int first, second;
+    int32_t share[2];
+};
+
+static struct pair between(int i, int n, int m)
+{
+    float at = (float)(((double)i + 0.5) * ((double)m / n) - 0.5);
+    int low = (int)floorf(at);
+    float f = at - (float)low;
+    if (low < 0) low = 0, f = 0;
+    if (low >= m - 1) low = m - 1, f = 0;
+    return (struct pair){.first = low,
+                         .second = low + 1 < m ? low + 1 : low,
+                         .share = {(int32_t)lrintf((1 - f) * FIXED), (int32_t)lrintf(f * FIXED)}};
+}
+
+int pixels_resize_linear(struct pixels *to, const struct pixels *from, int width, int height,
+                         struct error *err)
+{
+    struct pixels made;
+    int rc = pixels_new(&made, width, height, 3, err);
+    if (rc) return rc;
+    for (int y = 0; y < height; y++) {
+        struct pair v = between(y, height, from->height);
+        const uint8_t *above = from->data + (size_t)v.first * (size_t)from->width * 3;
+        const uint8_t *below = from->data + (size_t)v.second * (size_t)from->width * 3;
+        for (int x = 0; x < width; x++) {
+            struct pair u = between(x, width, from->width);
+            for (int k = 0; k < 3; k++) {
+                int a = u.first * 3 + k, b = u.second * 3 + k;
+                int32_t top = above[a] * u.share[0] + above[b] * u.share[1];
+                int32_t bottom = below[a] * u.share[0] + below[b] * u.share[1];
+                made.data[((size_t)y * (size_t)width + (size_t)x) * 3 + (size_t)k] =
+                    (uint8_t)((((v.share[0] * (top >> 4)) >> 16) +
+                               ((v.share[1] * (bottom >> 4)) >> 16) + 2) >>
+                              2);
+            }
+        }
+    }
+    *to = made;
+    return 0;
+}

@@ -16,37 +16,11 @@
 
 #include "base/alloc.h"
 #include "diffusion/control/annotator.h"
-#include "image/codec.h"
 #include "proto/terms.h"
+#include "tests/golden/maps.h"
 
 static const char *data;
 static struct device *device;
-
-static void read_picture(struct pixels *p, const char *name)
-{
-    struct error err;
-    char *path = alloc_printf("%s/%s.png", data, name);
-    if (image_read(p, NULL, path, &err)) fail_msg("%s", err.text);
-    free(path);
-}
-
-/* Pixels that differ by more than `most`, as a share. */
-static double off(const struct pixels *a, const struct pixels *b, int most)
-{
-    int n = a->width * a->height, count = 0;
-    assert_int_equal(a->width, b->width);
-    assert_int_equal(a->height, b->height);
-    assert_int_equal(a->channels, 3);
-    for (int i = 0; i < n; i++) {
-        int worst = 0;
-        for (int k = 0; k < 3; k++) {
-            int d = abs(a->data[i * 3 + k] - b->data[i * b->channels + k]);
-            if (d > worst) worst = d;
-        }
-        count += worst > most;
-    }
-    return (double)count / n;
-}
 
 static void maps_are_the_reference_s(void **state)
 {
@@ -62,15 +36,15 @@ static void maps_are_the_reference_s(void **state)
                 {"depth", "depth", 1, 0},  {"midas_depth", "depth", 1, 0},
                 {"normal", "normal", 1, 0}};
     struct pixels from;
-    read_picture(&from, "picture");
+    map_read(&from, data, "picture");
     for (size_t i = 0; i < COUNT_OF(maps); i++) {
         struct pixels map, want;
         struct error err;
         assert_true(annotator_available(maps[i].type, data));
         if (annotator_map(&map, &from, maps[i].type, device, data, &err))
             fail_msg("%s: %s", maps[i].type, err.text);
-        read_picture(&want, maps[i].picture);
-        double share = off(&map, &want, maps[i].most);
+        map_read(&want, data, maps[i].picture);
+        double share = map_off(&map, &want, maps[i].most);
         print_message("%s: %.5f of the pixels differ by more than %d\n", maps[i].type, share,
                       maps[i].most);
         assert_true(share <= maps[i].share);
@@ -84,7 +58,7 @@ static void what_is_missing_is_named(void **state)
 {
     struct pixels from, map;
     struct error err;
-    read_picture(&from, "picture");
+    map_read(&from, data, "picture");
     assert_int_equal(annotator_map(&map, &from, "hed", device, "/nowhere", &err), ERR_NOT_FOUND);
     assert_non_null(strstr(err.text, "ControlNetHED.pth in /nowhere"));
     assert_int_equal(annotator_map(&map, &from, "hed", device, NULL, &err), ERR_NOT_FOUND);
@@ -100,7 +74,7 @@ static void wrong_files_are_refused(void **state)
     struct pixels from, map;
     struct error err;
     assert_non_null(mkdtemp(folder));
-    read_picture(&from, "picture");
+    map_read(&from, data, "picture");
     for (int i = 0; i < 2; i++) {
         const char *types[] = {"hed", "mlsd"}, *endings[] = {"pth", "safetensors"};
         enum annotator_kind is, other;
