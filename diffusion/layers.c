@@ -114,6 +114,21 @@ struct tensor norm_group_over(struct pass *p, struct norm *m, struct tensor x, i
     return op_group_norm_over(p, x, &m->w, &m->b, groups, eps, act);
 }
 
+void norm_conv_into(struct pass *p, struct norm_conv n, struct layer *m, struct tensor *y,
+                    struct tensor x, struct conv_shape shape, const struct fuse *f)
+{
+    if (m->adapters) {
+        size_t mark = pass_open_scope(p);
+        struct tensor h = n.over ? norm_group_over(p, n.norm, x, n.groups, n.eps, n.act)
+                                 : norm_group(p, n.norm, x, n.groups, n.eps, n.act);
+        layer_conv_into(p, m, y, h, shape, f);
+        pass_close_scope(p, mark);
+        return;
+    }
+    struct norm_of of = {&n.norm->w, &n.norm->b, n.groups, n.eps, n.act, n.over};
+    op_norm_conv_into(p, y, x, &of, &m->w, weight_present(&m->b) ? &m->b : NULL, shape, f);
+}
+
 struct tensor norm_layer(struct pass *p, struct norm *m, struct tensor x, double eps)
 {
     return op_layer_norm(p, x, &m->w, &m->b, eps);

@@ -60,6 +60,17 @@ struct tensor norm_group(struct pass *p, struct norm *m, struct tensor x, int64_
 /* Over x itself, unless a tape may need it. */
 struct tensor norm_group_over(struct pass *p, struct norm *m, struct tensor x, int64_t groups,
                               double eps, enum activation act);
+/* layer_conv_into of norm_group, in one where the back end can (op_norm_conv_into); `over`: nobody reads x
+ * afterwards. No activation in f. */
+struct norm_conv {
+    struct norm *norm;
+    int64_t groups;
+    double eps;
+    enum activation act;
+    bool over;
+};
+void norm_conv_into(struct pass *p, struct norm_conv n, struct layer *m, struct tensor *y,
+                    struct tensor x, struct conv_shape shape, const struct fuse *f);
 struct tensor norm_layer(struct pass *p, struct norm *m, struct tensor x, double eps);
 
 /* An adapter without weights (data NULL), in front of the layer's list; fill and keep it. */

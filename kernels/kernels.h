@@ -168,6 +168,18 @@ struct group_norm_grad_args {
     bool accumulate;
 };
 
+/* y = epilogue(conv(act(group_norm(x)))), n images of conv.h x conv.w_px pixels; conv.x is x. The normalised
+ * picture is made some rows at a time, so it takes no memory of its size. 3x3, stride 1, padding 1. The
+ * same bits as the two kernels one after the other. epilogue.add may be y; x may not. */
+struct norm_conv2d_args {
+    struct conv2d_args conv;
+    const void *gamma, *beta;
+    enum dtype weight_dtype;
+    int64_t groups;
+    double eps;
+    enum activation act; /* of the norm; the epilogue may have another */
+};
+
 /* The same over the last axis of x [rows,d]; mean and rstd [rows]. gamma and beta may be NULL. */
 struct layer_norm_args {
     void *y;
@@ -402,13 +414,16 @@ struct kernels {
     X(adamw, adamw_args)                                                                           \
     X(adamw8, adamw8_args)                                                                         \
     X(norm, norm_args)
-/* Fused forms: NULL where a back end has none, and ops compose. */
+/* Fused forms: NULL where a back end has none, and ops compose. Those of the second list save memory where
+ * the host's caches are what limits; only the CPU has them. */
 #define KERNEL_FUSED_TABLE(X)                                                                      \
     X(linear_geglu, linear_args)                                                                   \
     X(linear_join, linear_join_args)
+#define KERNEL_BANDED_TABLE(X) X(norm_conv2d, norm_conv2d_args)
 #define X(name, args) int (*name)(struct device * d, const struct args *a, struct error *err);
     KERNEL_TABLE(X)
     KERNEL_FUSED_TABLE(X)
+    KERNEL_BANDED_TABLE(X)
 #undef X
 };
 

@@ -72,6 +72,15 @@ struct op_fuse {
 };
 bool op_fuse_args(struct pass *p, const char *op, struct epilogue_args *e, const struct op_fuse *f,
                   struct tensor y);
+/* What op_norm_conv shares with op_norm and op_conv2d. False: the pass has failed. */
+bool op_norm_check(struct pass *p, const char *op, struct tensor x, struct weight *gamma,
+                   int64_t groups, enum activation act);
+bool op_norm_vectors(struct pass *p, const char *op, struct weight *gamma, struct weight *beta,
+                     int64_t count, const void **gamma_data, const void **beta_data,
+                     enum dtype *dtype);
+bool op_conv2d_args(struct pass *p, const char *op, struct conv2d_args *a, struct tensor y,
+                    struct tensor x, struct weight *w, struct conv_shape c,
+                    const struct op_fuse *f);
 bool op_fuse_needs_tape(const struct op_fuse *f);
 /* dz from dy: undoes the activation at `pre` (data NULL when there was none). */
 struct tensor op_fuse_undo_act(struct pass *p, const struct op_fuse *f, struct tensor pre,

@@ -32,18 +32,19 @@ static struct tensor conv2d_shape(struct tensor x, const struct weight *w, struc
     return op_shape(x.dtype, 4, TENSOR_DIM(x.dim[0], h, width, w->k.dim[0]));
 }
 
-static bool conv2d_check(struct pass *p, struct tensor x, struct weight *w, struct tensor y)
+static bool conv2d_check(struct pass *p, const char *op, struct tensor x, struct weight *w,
+                         struct tensor y)
 {
-    if (!op_require(p, "conv2d", w, "weight of a convolution")) return false;
-    if (!op_check_dtype(p, "conv2d", x, x)) return false;
+    if (!op_require(p, op, w, "weight of a convolution")) return false;
+    if (!op_check_dtype(p, op, x, x)) return false;
     char first[OP_TEXT_BYTES], second[OP_TEXT_BYTES];
     if (x.rank != 4 || w->k.rank != 4 || w->k.dim[1] != x.dim[3]) {
-        pass_fail(p, ERR_INVALID, "conv2d", "x %s does not fit %s %s", tensor_describe(x, first),
+        pass_fail(p, ERR_INVALID, op, "x %s does not fit %s %s", tensor_describe(x, first),
                   op_weight_name(w), tensor_describe(op_weight_shape(w), second));
         return false;
     }
     if (y.dim[1] > 0 && y.dim[2] > 0) return true;
-    pass_fail(p, ERR_INVALID, "conv2d", "x %s is smaller than the kernel of %s %s",
+    pass_fail(p, ERR_INVALID, op, "x %s is smaller than the kernel of %s %s",
               tensor_describe(x, first), op_weight_name(w),
               tensor_describe(op_weight_shape(w), second));
     return false;
@@ -71,6 +72,14 @@ static struct conv2d_args conv2d_args_of(struct tensor y, struct tensor x, struc
     a.circular = c.circular;
     a.dtype = x.dtype;
     return a;
+}
+
+bool op_conv2d_args(struct pass *p, const char *op, struct conv2d_args *a, struct tensor y,
+                    struct tensor x, struct weight *w, struct conv_shape c, const struct op_fuse *f)
+{
+    if (!conv2d_check(p, op, x, w, y)) return false;
+    *a = conv2d_args_of(y, x, w, c);
+    return op_fuse_args(p, op, &a->epilogue, f, y);
 }
 
 static bool conv2d_run(struct pass *p, struct tensor *y, struct tensor x, struct weight *w,
@@ -119,7 +128,7 @@ struct tensor op_conv2d(struct pass *p, struct tensor x, struct weight *w, struc
 {
     struct op_fuse fuse = {.fuse = f ? *f : (struct fuse){0}, .bias = b};
     struct tensor y = conv2d_shape(x, w, shape);
-    if (conv2d_check(p, x, w, y) && op_fresh(p, "conv2d", &y)) {
+    if (conv2d_check(p, "conv2d", x, w, y) && op_fresh(p, "conv2d", &y)) {
         conv2d_finish(p, &y, x, w, shape, &fuse);
     }
     return y;
@@ -130,7 +139,7 @@ void op_conv2d_into(struct pass *p, struct tensor *y, struct tensor x, struct we
 {
     struct op_fuse fuse = {.fuse = f ? *f : (struct fuse){0}, .bias = b};
     struct tensor result = conv2d_shape(x, w, shape);
-    bool ready = conv2d_check(p, x, w, result);
+    bool ready = conv2d_check(p, "conv2d", x, w, result);
     if (op_into(p, "conv2d", y, result, fuse.fuse.add) && ready) {
         conv2d_finish(p, y, x, w, shape, &fuse);
     }

@@ -33,6 +33,32 @@ static bool norm_vectors(struct pass *p, const char *op, struct weight *gamma, s
     return args.y && op_call(p, NULL, copy, &args);
 }
 
+bool op_norm_vectors(struct pass *p, const char *op, struct weight *gamma, struct weight *beta,
+                     int64_t count, const void **gamma_data, const void **beta_data,
+                     enum dtype *dtype)
+{
+    struct op_vector v[2];
+    if (!norm_vectors(p, op, gamma, beta, count, v)) return false;
+    *gamma_data = v[0].data;
+    *beta_data = v[1].data;
+    *dtype = v[0].dtype;
+    return true;
+}
+
+bool op_norm_check(struct pass *p, const char *op, struct tensor x, struct weight *gamma,
+                   int64_t groups, enum activation act)
+{
+    if (x.rank < 2 || groups < 1 || tensor_last(x) % groups != 0) {
+        char text[OP_TEXT_BYTES];
+        pass_fail(p, ERR_INVALID, op, "%s: the channels of %s do not divide into %lld groups",
+                  op_weight_name(gamma), tensor_describe(x, text), (long long)groups);
+        return false;
+    }
+    if (act == ACT_NONE || act == ACT_SILU) return true;
+    pass_fail(p, ERR_UNSUPPORTED, op, "only SiLU can follow it");
+    return false;
+}
+
 static bool group_norm_args_of(struct pass *p, struct group_norm_args *a,
                                const struct norm_saved *s)
 {
@@ -126,17 +152,7 @@ static struct tensor group_norm(struct pass *p, struct tensor x, struct weight *
     struct norm_saved s = {
         .x = x, .gamma = gamma, .beta = beta, .groups = groups, .eps = eps, .act = act};
     if (!op_check_dtype(p, "group_norm", x, x)) return y;
-    if (x.rank < 2 || groups < 1 || tensor_last(x) % groups != 0) {
-        char text[OP_TEXT_BYTES];
-        pass_fail(p, ERR_INVALID, "group_norm",
-                  "%s: the channels of %s do not divide into %lld groups", op_weight_name(gamma),
-                  tensor_describe(x, text), (long long)groups);
-        return y;
-    }
-    if (act != ACT_NONE && act != ACT_SILU) {
-        pass_fail(p, ERR_UNSUPPORTED, "group_norm", "only SiLU can follow it");
-        return y;
-    }
+    if (!op_norm_check(p, "group_norm", x, gamma, groups, act)) return y;
     struct group_norm_args args;
     if (over ? !op_into(p, "group_norm", &y, x, x) : !op_fresh(p, "group_norm", &y)) return y;
     if (!norm_statistics(p, &s, x.dim[0] * groups) || !group_norm_args_of(p, &args, &s)) {

@@ -58,6 +58,17 @@ struct tensor op_group_norm(struct pass *p, struct tensor x, struct weight *gamm
 struct tensor op_group_norm_over(struct pass *p, struct tensor x, struct weight *gamma,
                                  struct weight *beta, int64_t groups, double eps,
                                  enum activation act);
+/* op_conv2d_into of op_group_norm, without memory for what is normalised where the back end can. */
+struct norm_of {
+    struct weight *gamma, *beta;
+    int64_t groups;
+    double eps;
+    enum activation act;
+    bool over; /* nobody reads x afterwards: where it is composed, the norm goes over it */
+};
+void op_norm_conv_into(struct pass *p, struct tensor *y, struct tensor x, const struct norm_of *n,
+                       struct weight *w, struct weight *b, struct conv_shape shape,
+                       const struct fuse *f);
 /* over the last axis; gamma and beta may be NULL */
 struct tensor op_layer_norm(struct pass *p, struct tensor x, struct weight *gamma,
                             struct weight *beta, double eps);

@@ -37,25 +37,25 @@ static struct tensor res_block(struct pass *p, const void *context, const struct
     return y;
 }
 
+static struct norm_conv normed(const struct vae_res *m, const struct norm *norm, bool over)
+{
+    return (struct norm_conv){(struct norm *)norm, m->groups, eps(m->vae), ACT_SILU, over};
+}
+
 /* Without a tape x is not needed afterwards, and pictures are large: the sum goes over x where it fits, else
  * the norm does. */
 static struct tensor res_over(struct pass *p, struct vae_res *m, struct tensor x)
 {
     struct conv_shape three = same(m->vae, 3);
-    struct tensor y = x;
-    if (m->in != m->out)
-        y = pass_tensor(p, p->dtype, 4, TENSOR_DIM(x.dim[0], x.dim[1], x.dim[2], m->out));
+    bool changes = m->in != m->out;
+    const int64_t dim[4] = {x.dim[0], x.dim[1], x.dim[2], m->out};
+    struct tensor y = changes ? pass_tensor(p, p->dtype, 4, dim) : x;
     size_t mark = pass_open_scope(p);
-    struct tensor h;
-    if (m->in != m->out) {
-        layer_conv_into(p, &m->skip, &y, x, conv_same(1), NULL);
-        h = norm_group_over(p, &m->norm1, x, m->groups, eps(m->vae), ACT_SILU);
-    } else {
-        h = norm_group(p, &m->norm1, x, m->groups, eps(m->vae), ACT_SILU);
-    }
-    h = layer_conv(p, &m->conv1, h, three, NULL);
-    h = norm_group_over(p, &m->norm2, h, m->groups, eps(m->vae), ACT_SILU);
-    layer_conv_into(p, &m->conv2, &y, h, three, &(struct fuse){.add = y});
+    struct tensor h = pass_tensor(p, p->dtype, 4, dim);
+    if (changes) layer_conv_into(p, &m->skip, &y, x, conv_same(1), NULL);
+    norm_conv_into(p, normed(m, &m->norm1, changes), &m->conv1, &h, x, three, NULL);
+    norm_conv_into(p, normed(m, &m->norm2, true), &m->conv2, &y, h, three,
+                   &(struct fuse){.add = y});
     pass_close_scope(p, mark);
     return y;
 }
@@ -91,6 +91,13 @@ static struct tensor middle(struct pass *p, struct vae *m, struct vae_half *half
     return res(p, &half->mid2, h);
 }
 
+static struct tensor begun(struct pass *p, struct vae *m, struct tensor z)
+{
+    struct tensor h = m->config.quant ? layer_conv(p, &m->post_quant, z, conv_same(1), NULL) : z;
+    h = layer_conv(p, &m->decoder.conv_in, h, same(m, 3), NULL);
+    return middle(p, m, &m->decoder, h);
+}
+
 /* The decoder down to level i. A level's result has its memory before those above it begin, so that
  * theirs is free when it is read: pictures are large here. The last level goes on to the picture itself. */
 static struct tensor decode_level(struct pass *p, struct vae *m, int i, struct tensor z)
@@ -105,9 +112,7 @@ static struct tensor decode_level(struct pass *p, struct vae *m, int i, struct t
     if (i + 1 < m->config.levels) {
         h = decode_level(p, m, i + 1, z);
     } else {
-        h = m->config.quant ? layer_conv(p, &m->post_quant, z, conv_same(1), NULL) : z;
-        h = layer_conv(p, &half->conv_in, h, same(m, 3), NULL);
-        h = middle(p, m, half, h);
+        h = begun(p, m, z);
     }
     for (int j = 0; j <= m->config.blocks; j++) h = res(p, &half->block[i][j], h);
     struct conv_shape three = same(m, 3);
@@ -122,9 +127,117 @@ static struct tensor decode_level(struct pass *p, struct vae *m, int i, struct t
     return y;
 }
 
+/*
+ * The same in two rooms, where norms make no maps of their own: a level's pictures lie in `wide`, the one
+ * between two convolutions in `narrow`, and a level's result behind that one, so that the enlargement
+ * has `wide` for itself. At full size that is one map of the level below and one of this level's.
+ */
+struct rooms {
+    void *wide, *narrow;
+};
+
+static struct tensor in_room(const struct pass *p, void *room, struct tensor like, int64_t c)
+{
+    struct tensor t = like;
+    t.data = p->failed ? NULL : room;
+    t.dim[3] = c;
+    return t;
+}
+
+/* The 1x1 over its own input, for fewer channels: a pixel's result lies before what is still to be read, once the
+ * first pixels are out of the way. */
+static struct tensor narrowed(struct pass *p, struct layer *m, struct tensor x, int64_t out)
+{
+    const int64_t in = x.dim[3], pixels = tensor_rows(x), bytes = (int64_t)dtype_bytes(x.dtype);
+    struct tensor y = in_room(p, x.data, x, out);
+    for (int64_t done = 0; done < pixels && !p->failed;) {
+        int64_t end = done ? done * in / out : 64;
+        if (end > pixels) end = pixels;
+        size_t mark = pass_open_scope(p);
+        struct tensor from = x, to = x;
+        from.dim[0] = from.dim[1] = to.dim[0] = to.dim[1] = 1;
+        from.dim[2] = to.dim[2] = end - done;
+        to.dim[3] = out;
+        from.data = (char *)x.data + done * in * bytes;
+        to.data = (char *)x.data + done * out * bytes;
+        if (!done)
+            from = tensor_view_4d(op_slice_rows(p, tensor_view_3d(from, 1, end, in), 0, end), 1, 1,
+                                  end, in);
+        layer_conv_into(p, m, &to, from, conv_same(1), NULL);
+        pass_close_scope(p, mark);
+        done = end;
+    }
+    return y;
+}
+
+static struct tensor res_in(struct pass *p, const struct rooms *r, struct vae_res *m,
+                            struct tensor x, bool away)
+{
+    struct conv_shape three = same(m->vae, 3);
+    struct tensor h = in_room(p, r->narrow, x, m->out);
+    norm_conv_into(p, normed(m, &m->norm1, false), &m->conv1, &h, x, three, NULL);
+    if (m->in != m->out) x = narrowed(p, &m->skip, x, m->out);
+    struct tensor y = away ? in_room(p, (char *)r->narrow + tensor_bytes(x), x, m->out) : x;
+    norm_conv_into(p, normed(m, &m->norm2, false), &m->conv2, &y, h, three,
+                   &(struct fuse){.add = x});
+    return y;
+}
+
+/* Adapters make maps of their own, and a level may not widen. */
+static bool rooms_suit(const struct pass *p, const struct vae *m)
+{
+    for (int i = 0; i + 1 < m->config.levels; i++)
+        if (m->config.channels[i] > m->config.channels[i + 1]) return false;
+    return p->kernels->norm_conv2d && !p->tape;
+}
+
+static void rooms_make(struct pass *p, const struct vae *m, struct rooms *r, struct tensor z)
+{
+    size_t wide = 0, narrow = 0, element = dtype_bytes(p->dtype);
+    const int64_t *c = m->config.channels;
+    for (int i = 0; i < m->config.levels; i++) {
+        size_t pixels = (size_t)tensor_rows(z) << 2 * (m->config.levels - 1 - i);
+        size_t own = pixels * (size_t)c[i] * element;
+        if (i) own *= 2;
+        if (narrow < own) narrow = own;
+        size_t below = i + 1 < m->config.levels ? pixels * (size_t)c[i + 1] * element : 0;
+        if (wide < below) wide = below;
+    }
+    r->wide = pass_bytes(p, wide);
+    r->narrow = pass_bytes(p, narrow);
+}
+
+static struct tensor decode_in_rooms(struct pass *p, struct vae *m, struct tensor z)
+{
+    struct vae_half *half = &m->decoder;
+    int64_t f = (int64_t)1 << (m->config.levels - 1);
+    struct tensor y =
+        pass_tensor(p, p->dtype, 4, TENSOR_DIM(z.dim[0], z.dim[1] * f, z.dim[2] * f, 3));
+    size_t mark = pass_open_scope(p);
+    struct tensor x = begun(p, m, z);
+    struct rooms r;
+    rooms_make(p, m, &r, z);
+    for (int i = m->config.levels - 1; i >= 0; i--) {
+        for (int j = 0; j <= m->config.blocks; j++)
+            x = res_in(p, &r, &half->block[i][j], x, i > 0 && j == m->config.blocks);
+        if (!i) break;
+        struct conv_shape twice = same(m, 3);
+        twice.upsample = 2;
+        struct tensor large = in_room(p, r.wide, x, x.dim[3]);
+        large.dim[1] *= 2;
+        large.dim[2] *= 2;
+        layer_conv_into(p, &half->resample[i], &large, x, twice, NULL);
+        x = large;
+    }
+    struct norm_conv last = {&half->norm_out, m->config.groups, eps(m), ACT_SILU, true};
+    norm_conv_into(p, last, &half->conv_out, &y, x, same(m, 3), NULL);
+    pass_close_scope(p, mark);
+    return y;
+}
+
 struct tensor vae_decode(struct pass *p, struct vae *m, struct tensor z)
 {
-    return decode_level(p, m, 0, z);
+    return rooms_suit(p, m) ? decode_in_rooms(p, m, z) : decode_level(p, m, 0, z);
 }
 
 static struct tensor level_down(struct pass *p, struct vae *m, int i, struct tensor x)
@@ -154,6 +267,6 @@ struct tensor vae_encode(struct pass *p, struct vae *m, struct tensor x)
     for (int i = 0; i < m->config.levels; i++) h = level_down(p, m, i, h);
     h = middle(p, m, &m->encoder, h);
     h = norm_group(p, &m->encoder.norm_out, h, m->config.groups, eps(m), ACT_SILU);
-    h = layer_conv(p, &m->encoder.conv_out, h, same(m, 3), NULL);
+    h = layer_conv(p, &m->encoder.conv_out, h, same(m, 3), NULL); /* small here */
     return m->config.quant ? layer_conv(p, &m->quant, h, conv_same(1), NULL) : h;
 }

@@ -82,7 +82,7 @@ struct tensor vae_encode(struct pass *p, struct vae *m, struct tensor x);
 /*
  * Host to host, with bounded memory: pictures of more than tile x tile latents are cut into
  * tiles that overlap by a quarter and are blended linearly, with norms of their own; tile 0: never.
- * VAE_TILE_AUTO: whole where memory allows it (three maps of full size), else tiles of 128. Latents are NCHW floats on the
+ * VAE_TILE_AUTO: whole where memory allows it (three or four maps of full size), else tiles of 128. Latents are NCHW floats on the
  * UNet's scale, pictures NHWC floats in [-1,1]. `memory` is the caller's and is used for passes of
  * `dtype`.
  */

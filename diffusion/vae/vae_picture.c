@@ -46,14 +46,15 @@ static int encode_one(const struct job *job, const float *rgb, int64_t h, int64_
 
 #define TILE 128 /* latents: 1024 x 1024 pixels */
 
-/* Whether a picture's maps have room: the first block of full size holds its input, its result, one map
- * between. A device without host memory says so itself. */
+/* Whether a picture's maps have room: the first block of full size holds its input, one map between and, where
+ * norms make maps of their own, its result. A device without host memory says so itself. */
 static bool fits(const struct job *job, int64_t latents)
 {
     const struct vae_config *c = &job->m->config;
     if (latents <= TILE * TILE || !job->memory->device->host_memory) return true;
     size_t pixels = (size_t)(latents * vae_factor(job->m) * vae_factor(job->m));
-    size_t channels = (size_t)(c->channels[c->levels > 1] + 2 * c->channels[0]);
+    const int maps = job->memory->device->kernels->norm_conv2d ? 1 : 2;
+    size_t channels = (size_t)(c->channels[c->levels > 1] + maps * c->channels[0]);
     return pixels * channels * dtype_bytes(job->dtype) <= free_memory_bytes() / 4 * 3;
 }
 

@@ -1,8 +1,8 @@
 /* Convolution as an implicit matrix product: row m of A is the neighbourhood of output pixel m,
  * gathered tap by tap while a panel is filled; the whole picture is never unfolded. */
+#include "kernels/cpu/cpu_conv.h"
 #include "kernels/cpu/cpu_epilogue.h"
 #include "kernels/cpu/cpu_fill.h"
-#include "kernels/cpu/cpu_pack.h"
 #include "kernels/cpu/cpu_table.h"
 #include "kernels/cpu/cpu_winograd.h"
 
@@ -201,24 +201,35 @@ static void run_rows(struct device *d, struct conv *c, const struct pack_b *b, i
     gemm_run(d, &g);
 }
 
-int cpu_conv2d(struct device *d, const struct conv2d_args *a, struct error *err)
+int conv2d_with(struct device *d, const struct conv2d_args *a, const struct pack_b *b,
+                struct error *err)
 {
-    CPU_CHECK_DTYPE(a->dtype, "conv2d");
-    if (winograd_suits(a)) return winograd_conv2d(d, a, err);
     struct conv c = {.window = window_of(a)};
-    struct pack_b b;
-    bool phases = by_phases(a);
-    int rc = pack_get(&b, d, a->w, (struct pack_shape){a->out, a->c, a->kh, a->kw},
-                      phases ? PACK_PHASES : PACK_FORWARD, a->dtype, err);
-    if (!rc) rc = epilogue_start(&c.epilogue, d, &a->epilogue, a->out, 0, err);
+    int rc = epilogue_start(&c.epilogue, d, &a->epilogue, a->out, 0, err);
     if (rc) return rc;
     c.epilogue.y = a->y;
     c.epilogue.ldy = a->out;
     c.epilogue.dtype = a->dtype;
-    if (!phases) {
-        run_rows(d, &c, &b, a->n, a->out);
-        return 0;
-    }
+    run_rows(d, &c, b, a->n, a->out);
+    return 0;
+}
+
+int cpu_conv2d(struct device *d, const struct conv2d_args *a, struct error *err)
+{
+    CPU_CHECK_DTYPE(a->dtype, "conv2d");
+    if (winograd_suits(a)) return winograd_conv2d(d, a, err);
+    struct pack_b b;
+    bool phases = by_phases(a);
+    int rc = pack_get(&b, d, a->w, (struct pack_shape){a->out, a->c, a->kh, a->kw},
+                      phases ? PACK_PHASES : PACK_FORWARD, a->dtype, err);
+    if (rc) return rc;
+    if (!phases) return conv2d_with(d, a, &b, err);
+    struct conv c = {.window = window_of(a)};
+    rc = epilogue_start(&c.epilogue, d, &a->epilogue, a->out, 0, err);
+    if (rc) return rc;
+    c.epilogue.y = a->y;
+    c.epilogue.ldy = a->out;
+    c.epilogue.dtype = a->dtype;
     size_t one = gemm_packed_bytes(a->c * 4, a->out, a->dtype);
     c.window.kh = c.window.kw = 2;
     c.window.oh = c.epilogue.phase_h = a->h;

@@ -138,29 +138,35 @@ void cpu_forget_pages(const void *data, size_t bytes)
 #endif
 }
 
+/* Memory of the device that only grows, its content not kept. */
+static int reserve(char **memory, size_t *room, size_t bytes, struct error *err)
+{
+    if (bytes <= *room) return 0;
+    cpu_big_free(*memory, *room);
+    *room = 0;
+    *memory = cpu_big_alloc(bytes);
+    if (!*memory) return error_set(err, ERR_NO_MEMORY, "no memory for %zu bytes", bytes);
+    *room = bytes;
+    return 0;
+}
+
 int cpu_scratch_start(struct device *d, size_t bytes, struct error *err)
 {
     struct cpu_state *s = cpu_state(d);
     s->scratch_used = 0;
-    if (bytes <= s->scratch_bytes) return 0;
-    cpu_big_free(s->scratch, s->scratch_bytes);
-    s->scratch_bytes = 0;
-    s->scratch = cpu_big_alloc(bytes);
-    if (!s->scratch) return error_set(err, ERR_NO_MEMORY, "no memory for %zu bytes", bytes);
-    s->scratch_bytes = bytes;
-    return 0;
+    return reserve(&s->scratch, &s->scratch_bytes, bytes, err);
 }
 
 int cpu_panels_reserve(struct device *d, size_t bytes, struct error *err)
 {
     struct cpu_state *s = cpu_state(d);
-    if (bytes <= s->panels_bytes) return 0;
-    cpu_big_free(s->panels, s->panels_bytes);
-    s->panels_bytes = 0;
-    s->panels = cpu_big_alloc(bytes);
-    if (!s->panels) return error_set(err, ERR_NO_MEMORY, "no memory for %zu bytes", bytes);
-    s->panels_bytes = bytes;
-    return 0;
+    return reserve(&s->panels, &s->panels_bytes, bytes, err);
+}
+
+int cpu_band_reserve(struct device *d, size_t bytes, struct error *err)
+{
+    struct cpu_state *s = cpu_state(d);
+    return reserve(&s->band, &s->band_bytes, bytes, err);
 }
 
 void *cpu_scratch_take(struct device *d, size_t bytes)
@@ -230,6 +236,7 @@ static void cpu_unpack(struct device *d, struct kernel_weight *w)
         return cpu_state(d)->table->name(d, a, err);                                               \
     }
 KERNEL_TABLE(X)
+KERNEL_BANDED_TABLE(X)
 #undef X
 
 const struct kernels cpu_kernels = {.name = "cpu",
@@ -242,7 +249,7 @@ const struct kernels cpu_kernels = {.name = "cpu",
                                     .pack = cpu_pack,
                                     .unpack = cpu_unpack,
 #define X(name, args) .name = dispatch_##name,
-                                    KERNEL_TABLE(X)
+                                    KERNEL_TABLE(X) KERNEL_BANDED_TABLE(X)
 #undef X
 };
 
@@ -288,6 +295,7 @@ static void cpu_device_close(struct device *d)
     cpu_big_free(s->worker_memory, CPU_WORKER_BYTES * (size_t)s->threads);
     cpu_big_free(s->scratch, s->scratch_bytes);
     cpu_big_free(s->panels, s->panels_bytes);
+    cpu_big_free(s->band, s->band_bytes);
     free(s);
     free(d);
 }
@@ -325,6 +333,7 @@ int cpu_device_open(struct device **device, const char *options, struct error *e
     s->table = path->table;
     s->pack_forward = path->pack_forward;
     s->peak_loop = path->peak_loop;
+    s->band_most = CPU_BAND_BYTES;
     rc = pool_new(&s->pool, (int)threads, err);
     if (rc) goto fail;
     s->threads = pool_threads(s->pool);

@@ -14,6 +14,8 @@
 
 /* The two halves of GEMM scratch of one worker, see cpu_gemm.h. */
 #define CPU_WORKER_BYTES ((size_t)3 << 20)
+/* Of a picture in rows: half a last cache holds it and what is made of it. */
+#define CPU_BAND_BYTES ((size_t)8 << 20)
 
 struct cpu_state {
     struct pool *pool;
@@ -28,7 +30,9 @@ struct cpu_state {
     size_t scratch_bytes, scratch_used;
     char *panels; /* a weight packed for the call at hand */
     size_t panels_bytes;
-    double flops; /* products and sums of matrix kernels so far */
+    char *band; /* some normalised rows of a picture, for the convolution that follows */
+    size_t band_bytes, band_most; /* tests make bands small */
+    double flops;                 /* products and sums of matrix kernels so far */
 };
 
 /* options: NULL (one thread a core) or a thread count in decimal. */
@@ -53,6 +57,8 @@ void *cpu_scratch_take(struct device *d, size_t bytes);
 
 /* `panels` of at least so many bytes, for this call. */
 int cpu_panels_reserve(struct device *d, size_t bytes, struct error *err);
+/* and `band`, which calls of other kernels leave alone. */
+int cpu_band_reserve(struct device *d, size_t bytes, struct error *err);
 
 static inline char *cpu_worker_memory(struct device *d, int worker)
 {

@@ -2,6 +2,7 @@
  * deviations of the mean, so that nothing cancels), then y = (x - mean) scale + shift, activated.
  * Partial sums belong to fixed chunks of rows: the result does not depend on the thread count. */
 #include "kernels/cpu/cpu_device.h"
+#include "kernels/cpu/cpu_group_norm.h"
 #include "kernels/cpu/cpu_math.h"
 #include "kernels/cpu/cpu_table.h"
 
@@ -133,33 +134,43 @@ static void statistics_task(void *context, int64_t task, int worker)
     }
 }
 
-ALWAYS_INLINE void apply_rows(const struct group_norm *g, int64_t task, const enum activation act,
-                              const enum dtype t)
+ALWAYS_INLINE void apply_rows(void *y, const void *x, int64_t rows, int64_t width,
+                              const float *scale, const float *shift, const float *middle,
+                              const enum activation act, const enum dtype t)
 {
-    int64_t image = task / g->chunks, r0 = task % g->chunks * CHUNK;
-    int64_t r1 = r0 + CHUNK < g->rows ? r0 + CHUNK : g->rows;
-    const float *scale = g->scale + image * g->c, *shift = g->shift + image * g->c;
-    const float *middle = g->middle + image * g->c;
-    for (int64_t r = r0; r < r1; r++) {
-        int64_t i = (image * g->rows + r) * g->c;
-        for (int64_t c = 0; c < g->c; c += VL) {
-            int lanes = g->c - c < VL ? (int)(g->c - c) : VL;
-            vf x = some(g->x, i + c, t, lanes);
-            x = (x - some(middle, c, DTYPE_F32, lanes)) * some(scale, c, DTYPE_F32, lanes) +
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t i = r * width;
+        for (int64_t c = 0; c < width; c += VL) {
+            int lanes = width - c < VL ? (int)(width - c) : VL;
+            vf z = some(x, i + c, t, lanes);
+            z = (z - some(middle, c, DTYPE_F32, lanes)) * some(scale, c, DTYPE_F32, lanes) +
                 some(shift, c, DTYPE_F32, lanes);
-            vf_store_n(g->y, i + c, t, vf_activate(x, act), lanes);
+            vf_store_n(y, i + c, t, vf_activate(z, act), lanes);
         }
     }
+}
+
+void group_norm_apply(void *y, const void *x, int64_t rows, int64_t c, const float *scale,
+                      const float *shift, const float *middle, enum activation act,
+                      enum dtype dtype)
+{
+#define APPLY(act) CPU_BY_DTYPE(dtype, apply_rows, y, x, rows, c, scale, shift, middle, act)
+    switch (act) {
+    case ACT_NONE: APPLY(ACT_NONE); break;
+    case ACT_SILU: APPLY(ACT_SILU); break;
+    default: APPLY(act);
+    }
+#undef APPLY
 }
 
 static void apply_task(void *context, int64_t task, int worker)
 {
     const struct group_norm *g = context;
-    switch (g->act) {
-    case ACT_NONE: CPU_BY_DTYPE(g->dtype, apply_rows, g, task, ACT_NONE); break;
-    case ACT_SILU: CPU_BY_DTYPE(g->dtype, apply_rows, g, task, ACT_SILU); break;
-    default: CPU_BY_DTYPE(g->dtype, apply_rows, g, task, g->act);
-    }
+    int64_t image = task / g->chunks, r0 = task % g->chunks * CHUNK;
+    int64_t rows = r0 + CHUNK < g->rows ? CHUNK : g->rows - r0;
+    int64_t first = (image * g->rows + r0) * g->c, v = image * g->c;
+    group_norm_apply(at(g->y, first, g->dtype), at(g->x, first, g->dtype), rows, g->c, g->scale + v,
+                     g->shift + v, g->middle + v, g->act, g->dtype);
 }
 
 /* gamma and beta as floats, ones and zeros where absent */
@@ -216,6 +227,21 @@ int cpu_group_norm(struct device *d, const struct group_norm_args *a, struct err
     pool_run(pool, a->n * g.chunks, sums_task, &g);
     pool_run(pool, a->n * a->groups, statistics_task, &g);
     pool_run(pool, a->n * g.chunks, apply_task, &g);
+    return 0;
+}
+
+int group_norm_statistics(struct device *d, const struct group_norm_args *a, float *scale,
+                          float *shift, float *middle, struct error *err)
+{
+    struct group_norm g;
+    int rc = group_norm_start(&g, d, a, err);
+    if (rc) return rc;
+    g.scale = scale;
+    g.shift = shift;
+    g.middle = middle;
+    struct pool *pool = cpu_state(d)->pool;
+    pool_run(pool, a->n * g.chunks, sums_task, &g);
+    pool_run(pool, a->n * a->groups, statistics_task, &g);
     return 0;
 }
 

@@ -12,6 +12,7 @@
 #define X(name, args)                                                                              \
     int CPU_NAME(cpu_##name)(struct device * d, const struct args *a, struct error *err);
 KERNEL_TABLE(X)
+KERNEL_BANDED_TABLE(X)
 #undef X
 
 #define cpu_linear CPU_NAME(cpu_linear)
@@ -46,6 +47,7 @@ KERNEL_TABLE(X)
 #define cpu_adamw CPU_NAME(cpu_adamw)
 #define cpu_adamw8 CPU_NAME(cpu_adamw8)
 #define cpu_norm CPU_NAME(cpu_norm)
+#define cpu_norm_conv2d CPU_NAME(cpu_norm_conv2d)
 
 /* Activations are F32 or BF16 on the CPU. */
 #define CPU_CHECK_DTYPE(dtype, name)                                                               \

@@ -43,6 +43,7 @@
     X(whole_blocks)                                                                                \
     X(kept_after_some_calls)                                                                       \
     X(weights_of_any_dtype)                                                                        \
+    X(norm_conv2d)                                                                                 \
     X(refuses)
 
 #define X(test) void test_##test(void **unused);

@@ -1,7 +1,11 @@
 /* Convolutions and their gradients. Part of test_cpu. */
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
+#include "base/alloc.h"
+#include "kernels/cpu/cpu_device.h"
 #include "tests/parity/test_cpu.h"
 
 static struct conv2d_args conv_args(struct parity_run *run, const struct conv_case *c)
@@ -145,4 +149,117 @@ void test_conv2d(void **unused)
     v.a.pad_top = 1;
     v.a.kw = 1;
     conv_once(v);
+}
+
+/* Numbers of `dtype` with a mean to lose digits to. */
+static void *numbers(int64_t count, enum dtype dtype)
+{
+    void *to = alloc_zero((size_t)count, dtype_bytes(dtype));
+    for (int64_t i = 0; i < count; i++) dtype_set(to, dtype, i, 3 * parity_uniform() - 1);
+    return to;
+}
+
+struct norm_conv_case {
+    int64_t n, h, w, c, out, groups;
+    bool circular, add, row;
+    enum activation act, after;
+    size_t band;
+};
+
+/* In bands of a few lines: every bit as the norm and the convolution one after the other. */
+static void norm_conv_once(struct norm_conv_case v, enum dtype dtype, enum dtype stored)
+{
+    struct device *d = cpu_opened("2");
+    if (v.band) cpu_state(d)->band_most = v.band;
+    int64_t in = v.n * v.h * v.w * v.c, count = v.n * v.h * v.w * v.out;
+    void *x = numbers(in, dtype), *h = alloc_zero((size_t)in, 4),
+         *row = numbers(v.n * v.out, dtype);
+    void *y[2] = {numbers(count, dtype), alloc_zero((size_t)count, 4)};
+    memcpy(y[1], y[0], (size_t)count * dtype_bytes(dtype));
+    void *weight = numbers(v.out * v.c * 9, stored), *bias = numbers(v.out, DTYPE_F32);
+    float *gamma = numbers(v.c, DTYPE_F32), *beta = numbers(v.c, DTYPE_F32);
+    struct error err = {0};
+    for (int fused = 0; fused < 2; fused++) {
+        struct kernel_weight w = {
+            .data = weight, .dtype = stored, .rank = 4, .dim = {v.out, v.c, 3, 3}};
+        struct norm_conv2d_args a = {.gamma = gamma,
+                                     .beta = beta,
+                                     .weight_dtype = DTYPE_F32,
+                                     .groups = v.groups,
+                                     .eps = 1e-6,
+                                     .act = v.act};
+        a.conv = (struct conv2d_args){.y = y[fused],
+                                      .x = x,
+                                      .w = &w,
+                                      .n = v.n,
+                                      .h = v.h,
+                                      .w_px = v.w,
+                                      .c = v.c,
+                                      .oh = v.h,
+                                      .ow = v.w,
+                                      .out = v.out,
+                                      .kh = 3,
+                                      .kw = 3,
+                                      .stride = 1,
+                                      .pad_top = 1,
+                                      .pad_left = 1,
+                                      .upsample = 1,
+                                      .circular = v.circular,
+                                      .dtype = dtype};
+        a.conv.epilogue = (struct epilogue_args){.bias = bias,
+                                                 .bias_dtype = DTYPE_F32,
+                                                 .row = v.row ? row : NULL,
+                                                 .rows_per_image = v.h * v.w,
+                                                 .act = v.after,
+                                                 .add = v.add ? y[fused] : NULL};
+        if (fused) {
+            assert_int_equal(d->kernels->norm_conv2d(d, &a, &err), 0);
+        } else {
+            struct group_norm_args norm = {.y = h,
+                                           .x = x,
+                                           .gamma = gamma,
+                                           .beta = beta,
+                                           .n = v.n,
+                                           .rows = v.h * v.w,
+                                           .c = v.c,
+                                           .groups = v.groups,
+                                           .eps = 1e-6,
+                                           .act = v.act,
+                                           .dtype = dtype,
+                                           .weight_dtype = DTYPE_F32};
+            assert_int_equal(d->kernels->group_norm(d, &norm, &err), 0);
+            a.conv.x = h;
+            assert_int_equal(d->kernels->conv2d(d, &a.conv, &err), 0);
+        }
+        d->kernels->unpack(d, &w);
+    }
+    if (memcmp(y[0], y[1], (size_t)count * dtype_bytes(dtype)) != 0)
+        fail_msg("norm_conv2d %lldx%lldx%lldx%lld -> %lld circular %d, %s, weights %s: other bits "
+                 "than one after the other",
+                 (long long)v.n, (long long)v.h, (long long)v.w, (long long)v.c, (long long)v.out,
+                 v.circular, dtype_name(dtype), dtype_name(stored));
+    void *all[] = {x, h, row, y[0], y[1], weight, bias, gamma, beta};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+    device_close(d);
+}
+
+void test_norm_conv2d(void **unused)
+{
+    static const struct norm_conv_case cases[] = {
+        {2, 13, 6, 32, 40, 8, false, true, true, ACT_SILU, ACT_NONE, 1000},
+        {2, 13, 6, 32, 40, 8, true, false, false, ACT_NONE, ACT_SILU, 1000},
+        {1, 30, 5, 64, 3, 32, false, false, false, ACT_SILU, ACT_NONE, 5000},
+        {1, 9, 4, 6, 17, 3, true, true, false, ACT_SILU, ACT_NONE, 1},
+        {1, 2, 3, 8, 8, 2, true, false, false, ACT_SILU, ACT_NONE, 0},
+        {1, 1, 1, 8, 8, 2, false, true, false, ACT_SILU, ACT_NONE, 0},
+        /* enough channels and tiles for Winograd, an odd count of lines */
+        {1, 29, 18, 64, 70, 32, false, true, false, ACT_SILU, ACT_NONE, 50000},
+        {2, 29, 18, 64, 64, 32, true, false, true, ACT_SILU, ACT_NONE, 50000},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        norm_conv_once(cases[i], DTYPE_F32, DTYPE_F32);
+        norm_conv_once(cases[i], DTYPE_F32, DTYPE_F16);
+        norm_conv_once(cases[i], DTYPE_BF16, DTYPE_F16);
+        norm_conv_once(cases[i], DTYPE_BF16, DTYPE_F32);
+    }
 }

@@ -14,6 +14,7 @@
 #include "base/alloc.h"
 #include "diffusion/unet/unet.h"
 #include "diffusion/vae/vae.h"
+#include "kernels/cpu/cpu_device.h"
 #include "tests/support/golden_weights.h"
 
 /* A float32 engine may differ by so much of the norm. */
@@ -396,6 +397,55 @@ static void t3_vae(void **state)
     close_fixture(&f);
 }
 
+/* A decode in two rooms and bands of a few lines against the one in whole maps: the same bits. The largest
+ * level's maps are 64 and 32 channels wide: two rooms of them instead of five maps. */
+static void decodes_in_two_rooms(void **state)
+{
+    static const struct vae_config config = {.levels = 3,
+                                             .blocks = 1,
+                                             .channels = {32, 64, 96},
+                                             .latent_channels = 4,
+                                             .groups = 16,
+                                             .decoder = true,
+                                             .quant = true,
+                                             .scale = 0.18215};
+    enum { H = 11, W = 9, N = 2, PIXELS = 16 * H * W };
+    const enum dtype dtypes[] = {DTYPE_F32, DTYPE_BF16};
+    struct fixture f = open_fixture("first_stage_model.");
+    struct vae m;
+    assert_int_equal(vae_init(&m, &config, NULL), 0);
+    struct weight_visitor v = {.visit = give_golden, .context = &f};
+    vae_visit(&v, &m);
+    cpu_state(f.device)->band_most = 40000;
+    const struct kernels *whole = f.device->kernels;
+    struct kernels without = *whole;
+    without.norm_conv2d = NULL;
+    for (int i = 0; i < 4; i++) {
+        enum dtype dtype = dtypes[i % 2];
+        float *y[2];
+        size_t peak[2];
+        m.circular = i / 2;
+        for (int k = 0; k < 2; k++) {
+            struct pass p;
+            f.device->kernels = k ? &without : whole;
+            pass_start(&p, &f.memory, dtype, NULL);
+            y[k] =
+                output(&p, vae_decode(&p, &m, normal_image(&p, (uint64_t[]){4, 5}, N, 4, H, W, 0)));
+            peak[k] = p.peak_bytes;
+        }
+        assert_memory_equal(y[0], y[1], N * 3 * PIXELS * sizeof(float));
+        size_t map = (size_t)(N * PIXELS) * 32 * dtype_bytes(dtype);
+        size_t beside = (size_t)(N * PIXELS) * 3 * (dtype_bytes(dtype) * 2 + 4) + 100000;
+        if (peak[0] > 3 * map + beside || peak[0] > peak[1] * 3 / 4)
+            fail_msg("%zu bytes in rooms, %zu in maps of %zu", peak[0], peak[1], map);
+        free(y[0]);
+        free(y[1]);
+    }
+    f.device->kernels = whole;
+    vae_release(&m, f.device);
+    close_fixture(&f);
+}
+
 static void sinusoid_begins_with_cosines(void **state)
 {
     float e[320];
@@ -416,6 +466,7 @@ int main(void)
         cmocka_unit_test(t6_adapters),
         cmocka_unit_test(t2_sdxl_unet),
         cmocka_unit_test(t3_vae),
+        cmocka_unit_test(decodes_in_two_rooms),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
