@@ -153,15 +153,15 @@ static bool has_control(const struct worker *w, const char *name)
     return may;
 }
 
+/* the engine takes the first that is there */
 static bool has_annotator(const struct worker *w, const char *type)
 {
-    static const char *const endings[] = {"pth", "safetensors", "pt", "bin"};
-    enum annotator_kind kind;
-    bool may = false;
-    for (unsigned i = 0; i < COUNT_OF(endings) && !may && annotator_find(type, &kind); i++) {
-        char *path =
-            alloc_printf("%s/annotators/%s.%s", w->folders.cache, annotator_file(kind), endings[i]);
-        may = worker_may_use(w, path);
+    char file[ANNOTATOR_FILE_BYTES];
+    bool found = false, may = false;
+    for (int i = 0; !found && annotator_choice(file, NULL, type, i); i++) {
+        char *path = alloc_printf("%s/annotators/%s", w->folders.cache, file);
+        found = !access(path, R_OK);
+        may = found && worker_may_use(w, path);
         free(path);
     }
     return may;

@@ -1,5 +1,8 @@
 #include "proto/terms.h"
 
+#include <stdio.h>
+
+#include "base/alloc.h"
 #include "base/str.h"
 
 struct sampler_row {
@@ -117,6 +120,22 @@ bool annotator_find(const char *type, enum annotator_kind *kind)
             *kind = (enum annotator_kind)i;
             return true;
         }
+    return false;
+}
+
+bool annotator_choice(char file[ANNOTATOR_FILE_BYTES], enum annotator_kind *kind, const char *type,
+                      int i)
+{
+    static const char *const endings[] = {"pth", "safetensors", "pt", "bin"};
+    for (int k = 0; k < ANNOTATOR_COUNT; k++) {
+        if (!str_equal_nocase(type, annotators[k].type)) continue;
+        if (i < (int)COUNT_OF(endings)) {
+            snprintf(file, ANNOTATOR_FILE_BYTES, "%s.%s", annotators[k].file, endings[i]);
+            if (kind) *kind = (enum annotator_kind)k;
+            return true;
+        }
+        i -= (int)COUNT_OF(endings);
+    }
     return false;
 }
 

@@ -61,7 +61,8 @@
     X(SDXL, "stable_diffusion_xl", "stable_diffusion_xl", "SDXL")                                  \
     X(SDXL_REFINER, "stable_diffusion_xl_refiner", "stable_diffusion_xl_refiner", "SDXL refiner")
 
-/* Control types that a network annotates, and its checkpoint in the cache's folder `annotators` */
+/* Control types that a network annotates, and its checkpoint in the cache's folder `annotators`. A
+ * type that stands here twice takes the first whose checkpoint is there. */
 /*    enum           control type     file */
 #define ANNOTATOR_TABLE(X)                                                                         \
     X(HED, "hed", "ControlNetHED")                                                                 \
@@ -69,7 +70,8 @@
     X(FAKESCRIBBLES, "fakescribbles", "ControlNetHED")                                             \
     X(HOUGH, "hough", "mlsd_large_512_fp32")                                                       \
     X(MLSD, "mlsd", "mlsd_large_512_fp32")                                                         \
-    X(DEPTH, "depth", "dpt-hybrid-midas")                                                          \
+    X(DEPTH, "depth", "res101")                                                                    \
+    X(DEPTH_MIDAS, "depth", "dpt-hybrid-midas")                                                    \
     X(MIDAS_DEPTH, "midas_depth", "dpt-hybrid-midas")                                              \
     X(NORMAL, "normal", "dpt-hybrid-midas")                                                        \
     X(OPENPOSE, "openpose", "body_pose_model")                                                     \
@@ -83,6 +85,11 @@ enum annotator_kind {
 };
 bool annotator_find(const char *type, enum annotator_kind *kind); /* without case */
 const char *annotator_file(enum annotator_kind kind);             /* without its ending */
+/* The i-th file that would serve the type, in the order in which they are looked for; false past
+ * the last. kind may be NULL. */
+#define ANNOTATOR_FILE_BYTES 64
+bool annotator_choice(char file[ANNOTATOR_FILE_BYTES], enum annotator_kind *kind, const char *type,
+                      int i);
 
 enum sampler {
 #define X(name, text, calls) SAMPLER_##name,

@@ -15,28 +15,31 @@ static annotator_function *const functions[ANNOTATOR_COUNT] = {
     [ANNOTATOR_FAKESCRIBBLES] = annotate_fakescribbles,
     [ANNOTATOR_HOUGH] = annotate_mlsd,
     [ANNOTATOR_MLSD] = annotate_mlsd,
-    [ANNOTATOR_DEPTH] = annotate_depth,
+    [ANNOTATOR_DEPTH] = annotate_leres,
+    [ANNOTATOR_DEPTH_MIDAS] = annotate_depth,
     [ANNOTATOR_MIDAS_DEPTH] = annotate_depth,
     [ANNOTATOR_NORMAL] = annotate_normal,
     [ANNOTATOR_OPENPOSE] = annotate_openpose,
     [ANNOTATOR_SEG] = annotate_seg,
 };
 
-static char *find_file(const char *folder, enum annotator_kind kind)
+/* The first choice of the type whose checkpoint is there; *kind is the type's first otherwise. */
+static char *find_file(const char *folder, const char *type, enum annotator_kind *kind)
 {
-    static const char *const endings[] = {"pth", "safetensors", "pt", "bin"};
-    for (size_t i = 0; folder && i < COUNT_OF(endings); i++) {
-        char *path = alloc_printf("%s/%s.%s", folder, annotator_file(kind), endings[i]);
+    char file[ANNOTATOR_FILE_BYTES];
+    for (int i = 0; folder && annotator_choice(file, kind, type, i); i++) {
+        char *path = alloc_printf("%s/%s", folder, file);
         if (access(path, R_OK) == 0) return path;
         free(path);
     }
+    annotator_find(type, kind);
     return NULL;
 }
 
 bool annotator_available(const char *type, const char *folder)
 {
     enum annotator_kind kind;
-    char *file = annotator_find(type, &kind) ? find_file(folder, kind) : NULL;
+    char *file = find_file(folder, type, &kind);
     free(file);
     return file != NULL;
 }
@@ -55,7 +58,7 @@ int annotator_map(struct pixels *to, const struct pixels *from, const char *type
                          "send one (image_is_control), or use canny, scribble, fakescribbles, "
                          "lineart, tile, color, hough, hed, depth, normal, openpose or seg",
                          shown);
-    char *file = find_file(folder, kind);
+    char *file = find_file(folder, type, &kind);
     if (!file)
         return error_set(err, ERR_NOT_FOUND,
                          "control type \"%s\" needs the annotator %s.pth in %s, or the finished "

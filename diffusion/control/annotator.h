@@ -33,7 +33,7 @@ typedef int annotator_function(struct annotator *a, struct pixels *to, const str
                                struct error *err);
 /* One file a network. */
 annotator_function annotate_hed, annotate_fakescribbles, annotate_mlsd, annotate_depth,
-    annotate_normal, annotate_openpose, annotate_seg;
+    annotate_normal, annotate_openpose, annotate_seg, annotate_leres;
 
 /* Loads by visitor, checks for missing tensors. */
 int annotator_load(struct annotator *a, void (*visit)(struct weight_visitor *v, void *net),

@@ -78,8 +78,7 @@ static void wrong_files_are_refused(void **state)
     for (int i = 0; i < 2; i++) {
         const char *types[] = {"hed", "mlsd"}, *endings[] = {"pth", "safetensors"};
         enum annotator_kind is, other;
-        annotator_find(types[i], &is);
-        annotator_find(types[1 - i], &other);
+        assert_true(annotator_find(types[i], &is) && annotator_find(types[1 - i], &other));
         char *link = alloc_printf("%s/%s.pth", folder, annotator_file(is));
         char *file = alloc_printf("%s/%s.%s", data, annotator_file(other), endings[1 - i]);
         char *target = realpath(file, NULL);
