@@ -1,8 +1,14 @@
-/* Attention with a running maximum and sum (Dao, FlashAttention-2, algorithm 1), turned on its side:
- * scores are S^T = K Q^T, a row a key, a lane a query, so that maxima and sums run down the lanes and
- * P^T is the packed B of O^T = V^T P^T as it comes out. Rows of K and V^T are the A of the microkernel:
- * any head size and any number of keys fill its rows.
+/* Attention with a running sum (Dao, FlashAttention-2, algorithm 1), turned on its side: scores are
+ * S^T = K Q^T, a row a key, a lane a query, so that sums run down the lanes and P^T is the packed B of
+ * O^T = V^T P^T as it comes out. Rows of K and V^T are the A of the microkernels: any head size and any
+ * number of keys fill their rows.
+ *
+ * What is taken off a score before 2^x need not be the maximum, only near it: float and bfloat16 hold 2^100 as
+ * well as 1. So the first tile of keys tells it for its queries, and a tile's scores become P in the
+ * registers that summed them. Where a later block shows that it was not near enough, its sums having grown
+ * past a limit, the block is done again with its maximum, and what was summed before shrinks.
  * Scores, sums and the result are float; P is rounded to bfloat16 where the activations are. */
+#include "kernels/cpu/cpu_attention_tile.h"
 #include "kernels/cpu/cpu_fill.h"
 #include "kernels/cpu/cpu_math.h"
 #include "kernels/cpu/cpu_table.h"
@@ -10,19 +16,26 @@
 
 #include <math.h>
 
-#define BLOCK_K 256 /* keys whose scores are held at a time */
-#define PANELS 2    /* of GEMM_NR queries that share a gathered block of keys */
+#define BLOCK_PAIRS 140 /* pairs of keys whose P is held at a time, at most */
+#define BLOCK_K (2 * BLOCK_PAIRS)
+#define PANELS 2 /* of GEMM_NR queries that meet a block of keys while it is near */
 #define BLOCK_Q (PANELS * GEMM_NR)
 #define D_MAX 1024
-#define MASKED -1e30f
+/* Sums of P past this say that `top` was too far below the maximum. In float what is left of the
+ * score's precision after the subtraction counts; bfloat16 has lost more already. */
+#define NEAR_F32 0x1p14f
+#define NEAR_BF16 0x1p60f
 
 struct attention {
     const struct attention_args *a;
     struct device *device;
-    int64_t k_blocks, q_blocks, d_steps, d_slices;
-    int64_t element;      /* bytes */
-    size_t v_block_bytes; /* V^T of a block of keys: d rows of GEMM_PITCH */
-    char *v;              /* [n,heads,k_blocks] */
+    int64_t pairs, blocks, block_pairs; /* of keys, of one head */
+    int64_t q_blocks, d_steps, v_tiles;
+    int64_t element;         /* bytes */
+    int64_t pair_steps;      /* of V^T: 1 or, in float, 2 */
+    size_t k_bytes, v_bytes; /* packed, of one head */
+    char *k,
+        *v; /* [n,heads] of [tile of keys][d_steps][rows], of [block][tile of d][steps][rows] */
 };
 
 static int64_t div_up(int64_t a, int64_t b)
@@ -30,67 +43,96 @@ static int64_t div_up(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
-/* V^T of one block of keys; an odd last key is paired with zeros */
-ALWAYS_INLINE void turn_values(const struct attention *t, char *to, const char *v, int64_t keys,
-                               char *memory, const enum dtype dt)
+static int64_t least(int64_t a, int64_t b)
 {
-    const struct attention_args *a = t->a;
-    if (dt == DTYPE_F32) {
-        transpose_words(to, GEMM_PITCH, v, a->ldv * 4, keys, a->d, false);
-        return;
-    }
-    int64_t pitch = div_up(a->d, VL) * VL * 4;
-    for (int64_t s = 0; s < div_up(keys, 2); s++) {
-        const char *low = v + 2 * s * a->ldv * 2, *high = low + a->ldv * 2;
-        bool pair = 2 * s + 1 < keys;
-        for (int64_t e = 0; e < a->d; e += VL) {
-            int lanes = a->d - e < VL ? (int)(a->d - e) : VL;
-            vu words = (vu)vf_load_n(low, e, dt, lanes) >> 16;
-            if (pair) words |= (vu)vf_load_n(high, e, dt, lanes);
-            *(vu *)(memory + s * pitch + e * 4) = words;
-        }
-    }
-    transpose_words(to, GEMM_PITCH, memory, pitch, div_up(keys, 2), a->d, false);
+    return a < b ? a : b;
 }
 
-static void values_task(void *context, int64_t task, int worker)
+/* Where part `i` of `parts` nearly equal ones of `whole` begins. */
+static int64_t part_at(int64_t whole, int64_t parts, int64_t i)
 {
-    const struct attention *t = context;
-    const struct attention_args *a = t->a;
-    int64_t head = task / t->k_blocks, k0 = task % t->k_blocks * BLOCK_K;
-    int64_t n = head / a->heads, h = head % a->heads;
-    int64_t keys = a->lk - k0 < BLOCK_K ? a->lk - k0 : BLOCK_K;
-    const char *v = (const char *)a->v + ((n * a->lk + k0) * a->ldv + h * a->d) * t->element;
-    CPU_BY_DTYPE(a->dtype, turn_values, t, t->v + t->v_block_bytes * (size_t)task, v, keys,
-                 cpu_worker_memory(t->device, worker));
+    return i * whole / parts;
 }
 
-/* Worker memory of a task: BLOCK_Q queries of one head. */
-struct block {
-    char *k;                           /* [d_slices][BLOCK_K] rows of GEMM_PITCH */
-    char *q;                           /* [PANELS][d_steps][GEMM_NR] words */
-    float *o;                          /* [PANELS][d][GEMM_NR] */
-    float *s;                          /* [BLOCK_K][GEMM_NR], becomes P in float */
-    char *p;                           /* P as pairs of bfloat16 */
-    vf top[PANELS][2], sum[PANELS][2]; /* of the scores times scale log2(e) */
-    int64_t q0, queries;
-    bool causal;
+/* A block of one head's keys. */
+struct keys {
+    int64_t first, pairs, tiles; /* pairs */
+    bool odd;                    /* the last pair is one key */
 };
 
-/* rows of `d` elements as A, cut into slices of GEMM_STEPS */
-ALWAYS_INLINE void gather_keys(const struct attention *t, char *to, const char *k, int64_t keys,
-                               const enum dtype dt)
+static struct keys keys_of(const struct attention *t, int64_t block)
 {
-    int64_t row_bytes = t->a->d * t->element, pitch = t->a->ldk * t->element;
-    for (int64_t s = 0; s < t->d_slices; s++) {
-        int64_t from = s * GEMM_STEPS * 4;
-        int64_t bytes = row_bytes - from < GEMM_STEPS * 4 ? row_bytes - from : GEMM_STEPS * 4;
-        for (int64_t r = 0; r < keys; r++) {
-            char *row = to + (s * BLOCK_K + r) * GEMM_PITCH;
-            copy_elements(row, k + r * pitch + from, bytes);
-            if (dt == DTYPE_BF16 && bytes % 4) memset(row + bytes, 0, 2);
-        }
+    struct keys k = {.first = block * t->block_pairs};
+    k.pairs = least(t->block_pairs, t->pairs - k.first);
+    k.tiles = div_up(k.pairs, GEMM_MR / 2);
+    k.odd = t->a->lk % 2 && k.first + k.pairs == t->pairs;
+    return k;
+}
+
+/* ---- packing ---- */
+
+/* Rows of d elements as tiles of A, an even number in each; an odd last row is followed by zeros. */
+ALWAYS_INLINE void pack_keys(const struct attention *t, char *to, const char *k,
+                             const struct keys *block, const enum dtype dt)
+{
+    const int64_t pitch = t->a->ldk * t->element, whole = t->a->d * t->element / 4;
+    for (int64_t i = 0; i < block->tiles; i++) {
+        int64_t p0 = part_at(block->pairs, block->tiles, i);
+        int64_t rows = 2 * (part_at(block->pairs, block->tiles, i + 1) - p0);
+        int64_t real = block->odd && i + 1 == block->tiles ? rows - 1 : rows;
+        const char *from = k + 2 * p0 * pitch;
+        if (real < rows) memset(to, 0, (size_t)(rows * t->d_steps) * 4);
+        transpose_words(to, rows * 4, from, pitch, real, whole, false);
+        if (dt == DTYPE_BF16 && whole < t->d_steps)
+            for (int64_t r = 0; r < real; r++) {
+                uint32_t word = 0;
+                memcpy(&word, from + r * pitch + whole * 4, 2);
+                memcpy(to + (whole * rows + r) * 4, &word, 4);
+            }
+        to += rows * t->d_steps * 4;
     }
+}
+
+/* V^T as tiles of A: d down, keys (pairs of them) along */
+ALWAYS_INLINE void pack_values(const struct attention *t, char *to, const char *v,
+                               const struct keys *block, const enum dtype dt)
+{
+    const int64_t d = t->a->d, pitch = t->a->ldv * t->element, per = dt == DTYPE_BF16 ? 2 : 1;
+    const int64_t steps = block->pairs * t->pair_steps, keys = 2 * block->pairs - block->odd;
+    for (int64_t i = 0; i < t->v_tiles; i++) {
+        int64_t e0 = part_at(d, t->v_tiles, i), e1 = part_at(d, t->v_tiles, i + 1);
+        for (int64_t s = 0; s < steps; s++, to += (e1 - e0) * 4)
+            for (int64_t e = e0; e < e1; e += VL) {
+                int lanes = (int)least(e1 - e, VL);
+                const char *low = v + s * per * pitch;
+                vu words = {0};
+                if (dt == DTYPE_F32) {
+                    if (s < keys) words = (vu)vf_load_n(low, e, dt, lanes);
+                } else {
+                    words = (vu)vf_load_n(low, e, dt, lanes) >> 16;
+                    if (2 * s + 1 < keys) words |= (vu)vf_load_n(low + pitch, e, dt, lanes);
+                }
+                vf_store_n(to, e - e0, DTYPE_F32, (vf)words, lanes);
+            }
+    }
+}
+
+ALWAYS_INLINE void pack_block(const struct attention *t, int64_t head, int64_t index,
+                              const enum dtype dt)
+{
+    const struct attention_args *a = t->a;
+    const struct keys block = keys_of(t, index);
+    int64_t n = head / a->heads, h = head % a->heads, row = n * a->lk + 2 * block.first;
+    pack_keys(t, t->k + t->k_bytes * (size_t)head + 2 * block.first * t->d_steps * 4,
+              (const char *)a->k + (row * a->ldk + h * a->d) * t->element, &block, dt);
+    pack_values(t, t->v + t->v_bytes * (size_t)head + block.first * t->pair_steps * a->d * 4,
+                (const char *)a->v + (row * a->ldv + h * a->d) * t->element, &block, dt);
+}
+
+static void pack_task(void *context, int64_t task, int worker)
+{
+    const struct attention *t = context;
+    CPU_BY_DTYPE(t->a->dtype, pack_block, t, task / t->blocks, task % t->blocks);
 }
 
 /* queries as B: words of d down, queries across */
@@ -100,7 +142,7 @@ ALWAYS_INLINE void pack_queries(const struct attention *t, char *to, const char 
     int64_t pitch = t->a->ldq * t->element, whole = t->a->d * t->element / 4;
     for (int64_t p = 0; p < queries; p += GEMM_NR) {
         char *panel = to + p * t->d_steps * 4;
-        int64_t count = queries - p < GEMM_NR ? queries - p : GEMM_NR;
+        int64_t count = least(queries - p, GEMM_NR);
         if (count < GEMM_NR) memset(panel, 0, (size_t)(t->d_steps * GEMM_NR) * 4);
         transpose_words(panel, GEMM_NR * 4, q + p * pitch, pitch, count, whole, false);
         if (dt == DTYPE_BF16 && whole < t->d_steps)
@@ -112,112 +154,150 @@ ALWAYS_INLINE void pack_queries(const struct attention *t, char *to, const char 
     }
 }
 
-/* Two rows of P as pairs of bfloat16, the earlier key in the lower half; values lie in [0,1]. */
-ALWAYS_INLINE vu pair_words(vf first, vf second)
-{
-#if VL == 16 && defined(__AVX512BF16__)
-    const __m512i order =
-        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
-                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
-    return (vu)_mm512_permutexvar_epi16(order, both);
-#else
-    return (((vu)first + 0x8000) >> 16) | (((vu)second + 0x8000) & 0xffff0000u);
-#endif
-}
+/* ---- products ---- */
 
-/* Scores of `keys` keys from k0 on hide what a causal query may not see. */
-static void hide_future(struct block *b, int panel, int64_t k0, int64_t keys)
+/* Worker memory of a task: BLOCK_Q queries of one head. */
+struct block {
+    char *q;  /* [PANELS][d_steps][GEMM_NR] words */
+    float *o; /* [PANELS][d][GEMM_NR] */
+    float *s; /* [BLOCK_K][GEMM_NR], scores where they are wanted before P */
+    char *p;  /* P of one panel as B: floats or pairs of bfloat16 */
+    struct soft soft[PANELS];
+    int64_t q0, queries;
+};
+
+/* Queries see the keys before them and their own. */
+static void hide_future(const struct block *b, int panel, int64_t k0, int64_t keys)
 {
     for (int64_t r = 0; r < keys; r++) {
         int64_t first = k0 + r - (b->q0 + panel * GEMM_NR); /* the first lane that sees the key */
-        for (int64_t i = 0; i < first && i < GEMM_NR; i++) b->s[r * GEMM_NR + i] = MASKED;
+        for (int64_t i = 0; i < first && i < GEMM_NR; i++) b->s[r * GEMM_NR + i] = ATTENTION_MASKED;
     }
 }
 
-/* New maximum, P, its sum; older sums and results shrink. */
-ALWAYS_INLINE void soften(const struct attention *t, struct block *b, int panel, int64_t keys,
-                          bool first, const enum dtype dt)
+/* P of a block with its maximum, or the one before if that was higher. */
+ALWAYS_INLINE void soften_exactly(const struct attention *t, struct block *b, int panel,
+                                  const char *k, const struct keys *block, const enum dtype dt)
 {
-    const float factor = (float)(t->a->scale * 1.4426950408889634);
-    const bool rough = dt == DTYPE_BF16 && !t->a->lse; /* training wants the sum exact */
-    float *s = b->s;
-    vf high[2], low[2];
-    high[0] = high[1] = low[0] = low[1] = vf_set(MASKED);
-    for (int64_t r = 0; r < keys; r++)
-        for (int v = 0; v < 2; v++) high[v] = vf_max(high[v], *(vf *)(s + r * GEMM_NR + v * VL));
-    vf shrink[2], total[2] = {{0}, {0}};
-    bool changed = false;
+    struct soft *soft = &b->soft[panel];
+    const char *q = b->q + panel * t->d_steps * GEMM_NR * 4;
+    const int64_t rows = 2 * block->pairs, d = t->a->d;
+    float *s = b->s, *o = b->o + panel * d * GEMM_NR;
+    for (int64_t i = 0; i < block->tiles; i++) {
+        int64_t r0 = 2 * part_at(block->pairs, block->tiles, i);
+        int64_t r1 = 2 * part_at(block->pairs, block->tiles, i + 1);
+        attention_product(s + r0 * GEMM_NR, k + r0 * t->d_steps * 4, q, r1 - r0, t->d_steps, dt,
+                          false);
+    }
+    if (t->a->causal) hide_future(b, panel, 2 * block->first, rows - block->odd);
     for (int v = 0; v < 2; v++) {
-        vf now = high[v] * factor;
-        if (!first) {
-            low[v] = b->top[panel][v];
-            now = vf_max(now, low[v]);
-            shrink[v] = vf_exp2(low[v] - now, false);
-            changed = changed || memcmp(&now, &low[v], sizeof now) != 0;
-        } else {
-            shrink[v] = vf_set(0);
+        if (block->odd) *(vf *)(s + (rows - 1) * GEMM_NR + v * VL) = vf_set(ATTENTION_MASKED);
+        vf high = vf_set(ATTENTION_MASKED);
+        for (int64_t r = 0; r < rows; r++) high = vf_max(high, *(vf *)(s + r * GEMM_NR + v * VL));
+        high *= soft->factor;
+        if (block->first > 0) {
+            vf shrink;
+            high = vf_max(high, soft->top[v]);
+            shrink = vf_exp2(soft->top[v] - high, false);
+            soft->sum[v] *= shrink;
+            for (int64_t e = 0; e < d; e++) *(vf *)(o + e * GEMM_NR + v * VL) *= shrink;
         }
-        b->top[panel][v] = now;
-        high[v] = now;
-    }
-    if (dt == DTYPE_F32) {
-        for (int64_t r = 0; r < keys; r++)
-            for (int v = 0; v < 2; v++) {
-                vf *at = (vf *)(s + r * GEMM_NR + v * VL);
-                vf e = vf_exp2(*at * factor - high[v], false);
-                total[v] += e;
-                *at = e;
+        soft->top[v] = high;
+        vf sum = {0};
+        for (int64_t r = 0; r < rows; r += 2) {
+            const float *at = s + r * GEMM_NR + v * VL;
+            vf e = vf_exp2(*(const vf *)at * soft->factor - high, false);
+            vf f = vf_exp2(*(const vf *)(at + GEMM_NR) * soft->factor - high, false);
+            sum += e;
+            sum += f;
+            char *p = b->p + (r / 2 * t->pair_steps * GEMM_NR + v * VL) * 4;
+            if (dt == DTYPE_BF16) {
+                *(vu *)p = pair_words(e, f);
+            } else {
+                *(vf *)p = e;
+                *(vf *)(p + GEMM_NR * 4) = f;
             }
-    } else {
-        if (keys % 2) /* a partner for the last key */
-            for (int v = 0; v < 2; v++) *(vf *)(s + keys * GEMM_NR + v * VL) = vf_set(MASKED);
-        for (int64_t r = 0; r < keys; r += 2)
-            for (int v = 0; v < 2; v++) {
-                const float *at = s + r * GEMM_NR + v * VL;
-                vf e = vf_exp2(*(const vf *)at * factor - high[v], rough);
-                vf f = vf_exp2(*(const vf *)(at + GEMM_NR) * factor - high[v], rough);
-                total[v] += e;
-                total[v] += f;
-                *(vu *)(b->p + (r / 2 * GEMM_NR + v * VL) * 4) = pair_words(e, f);
-            }
+        }
+        soft->sum[v] += sum;
     }
-    for (int v = 0; v < 2; v++) {
-        if (!first) total[v] += b->sum[panel][v] * shrink[v];
-        b->sum[panel][v] = total[v];
-    }
-    float *o = b->o + panel * t->a->d * GEMM_NR;
-    for (int64_t e = 0; changed && e < t->a->d; e++)
-        for (int v = 0; v < 2; v++) *(vf *)(o + e * GEMM_NR + v * VL) *= shrink[v];
 }
 
-/* c[rows][GEMM_NR] (+)= A rows . B panel, in tiles of nearly equal height */
-static void multiply(float *c, const char *a, const char *b, int64_t rows, int64_t steps,
-                     enum dtype dt, bool accumulate)
+/* P of a block without a look at all of its scores first; false: they were too far above `top`. */
+ALWAYS_INLINE bool soften_quickly(const struct attention *t, struct block *b, int panel,
+                                  const char *k, const struct keys *block, const enum dtype dt)
 {
-    int64_t tiles = div_up(rows, GEMM_MR);
-    for (int64_t t = 0, r = 0; t < tiles; t++) {
-        int64_t end = (t + 1) * rows / tiles;
-        gemm_tile(c + r * GEMM_NR, GEMM_NR, a + r * GEMM_PITCH, b, steps, end - r, GEMM_NR, dt,
-                  accumulate);
-        r = end;
+    struct soft *soft = &b->soft[panel];
+    const struct soft before = *soft;
+    const char *q = b->q + panel * t->d_steps * GEMM_NR * 4;
+    soft->sum[0] = soft->sum[1] = (vf){0};
+    soft->find_top = block->first == 0;
+    for (int64_t i = 0; i < block->tiles; i++) {
+        int64_t p0 = part_at(block->pairs, block->tiles, i);
+        int64_t p1 = part_at(block->pairs, block->tiles, i + 1);
+        soft->odd = block->odd && i + 1 == block->tiles;
+        attention_soften(soft, b->p + p0 * t->pair_steps * GEMM_NR * 4, k + 2 * p0 * t->d_steps * 4,
+                         q, 2 * (p1 - p0), t->d_steps);
+        soft->find_top = false;
     }
+    vf limit = vf_set(dt == DTYPE_F32 ? NEAR_F32 : NEAR_BF16);
+    if (!vf_all_below(vf_max(soft->sum[0], soft->sum[1]), limit)) {
+        *soft = before;
+        return false;
+    }
+    for (int v = 0; v < 2; v++) soft->sum[v] += before.sum[v];
+    return true;
 }
 
 /* One panel of queries meets one block of keys. */
-ALWAYS_INLINE void meet(const struct attention *t, struct block *b, int panel, const char *v,
-                        int64_t k0, int64_t keys, const enum dtype dt)
+ALWAYS_INLINE void meet(const struct attention *t, struct block *b, int panel, const char *k,
+                        const char *v, const struct keys *block, const enum dtype dt)
 {
-    const int64_t d = t->a->d, steps = t->d_steps;
-    const char *q = b->q + panel * steps * GEMM_NR * 4;
-    for (int64_t s = 0; s < t->d_slices; s++)
-        multiply(b->s, b->k + s * BLOCK_K * GEMM_PITCH, q + s * GEMM_STEPS * GEMM_NR * 4, keys,
-                 steps - s * GEMM_STEPS < GEMM_STEPS ? steps - s * GEMM_STEPS : GEMM_STEPS, dt,
-                 s > 0);
-    if (b->causal && k0 + keys > b->q0 + panel * GEMM_NR + 1) hide_future(b, panel, k0, keys);
-    soften(t, b, panel, keys, k0 == 0, dt);
-    multiply(b->o + panel * d * GEMM_NR, v, dt == DTYPE_F32 ? (const char *)b->s : b->p, d,
-             dt == DTYPE_F32 ? keys : div_up(keys, 2), dt, k0 > 0);
+    const int64_t d = t->a->d, steps = block->pairs * t->pair_steps;
+    float *o = b->o + panel * d * GEMM_NR;
+    if (t->a->causal || !soften_quickly(t, b, panel, k, block, dt))
+        soften_exactly(t, b, panel, k, block, dt);
+    for (int64_t i = 0; i < t->v_tiles; i++) {
+        int64_t e0 = part_at(d, t->v_tiles, i), e1 = part_at(d, t->v_tiles, i + 1);
+        attention_product(o + e0 * GEMM_NR, v + e0 * steps * 4, b->p, e1 - e0, steps, dt,
+                          block->first > 0);
+    }
+}
+
+/* Rows e, e + 1 of O times `factor` as pairs of bfloat16, rounded to nearest even. */
+ALWAYS_INLINE vu output_pair(vf first, vf second)
+{
+#if VL == 16 && defined(__AVX512BF16__)
+    return pair_words(first, second);
+#else
+    return (vu)vf_from_bf16(vf_to_bf16(first)) >> 16 | (vu)vf_from_bf16(vf_to_bf16(second));
+#endif
+}
+
+/* O / sum turned over into rows of y */
+ALWAYS_INLINE void write_panel(const struct attention *t, struct block *b, int panel, char *y,
+                               int64_t count, const enum dtype dt)
+{
+    const int64_t d = t->a->d, pitch = t->a->ldy * t->element;
+    const struct soft *soft = &b->soft[panel];
+    float *o = b->o + panel * d * GEMM_NR;
+    for (int v = 0; v < 2; v++) {
+        const vf factor = 1.0f / soft->sum[v];
+        for (int64_t e = 0; e + 1 < d; e += 2) {
+            vf *low = (vf *)(o + e * GEMM_NR + v * VL), *high = (vf *)((float *)low + GEMM_NR);
+            if (dt == DTYPE_BF16)
+                *(vu *)(o + e / 2 * GEMM_NR + v * VL) = output_pair(*low * factor, *high * factor);
+            else
+                *low *= factor, *high *= factor;
+        }
+        if (d % 2) *(vf *)(o + (d - 1) * GEMM_NR + v * VL) *= factor;
+    }
+    if (dt == DTYPE_F32) {
+        transpose_words(y, pitch, o, GEMM_NR * 4, d, count, false);
+        return;
+    }
+    transpose_words(y, pitch, o, GEMM_NR * 4, d / 2, count, false);
+    for (int64_t i = 0; d % 2 && i < count; i++)
+        f_store(y + i * pitch, d - 1, dt, o[(d - 1) * GEMM_NR + i]);
 }
 
 ALWAYS_INLINE void write_rows(const struct attention *t, struct block *b, int64_t head,
@@ -225,31 +305,16 @@ ALWAYS_INLINE void write_rows(const struct attention *t, struct block *b, int64_
 {
     const struct attention_args *a = t->a;
     int64_t n = head / a->heads, h = head % a->heads;
-    float *row = b->s; /* free again: [GEMM_NR][d], at most D_MAX wide */
-    int64_t pitch = div_up(a->d, VL) * VL;
-    for (int64_t p = 0; p * GEMM_NR < b->queries; p++) {
-        float *o = b->o + p * a->d * GEMM_NR, lse[GEMM_NR];
-        for (int v = 0; v < 2; v++) {
-            vf factor = 1.0f / b->sum[p][v];
-            for (int64_t e = 0; e < a->d; e++) *(vf *)(o + e * GEMM_NR + v * VL) *= factor;
-            for (int i = 0; i < VL && a->lse; i++)
-                lse[v * VL + i] = (float)((double)b->top[p][v][i] * 0.69314718055994531 +
-                                          log((double)b->sum[p][v][i]));
-        }
-        int64_t count = b->queries - p * GEMM_NR < GEMM_NR ? b->queries - p * GEMM_NR : GEMM_NR;
-        for (int64_t e0 = 0; e0 < a->d; e0 += BLOCK_K - VL) {
-            int64_t part = a->d - e0 < BLOCK_K - VL ? a->d - e0 : BLOCK_K - VL;
-            int64_t ld = pitch < BLOCK_K ? pitch : BLOCK_K;
-            transpose_words(row, ld * 4, o + e0 * GEMM_NR, GEMM_NR * 4, part, GEMM_NR, false);
-            for (int64_t i = 0; i < count; i++) {
-                int64_t y = (n * a->lq + b->q0 + p * GEMM_NR + i) * a->ldy + h * a->d + e0;
-                FOR_VECTORS(e, part, vf_store(a->y, y + e, dt, vf_load(row, i * ld + e, DTYPE_F32)),
-                            vf_store_n(a->y, y + e, dt,
-                                       vf_load_n(row, i * ld + e, DTYPE_F32, lanes), lanes));
-            }
-        }
+    for (int p = 0; p * GEMM_NR < b->queries; p++) {
+        int64_t row = b->q0 + p * GEMM_NR, count = least(b->queries - p * GEMM_NR, GEMM_NR);
+        char *y = (char *)a->y + ((n * a->lq + row) * a->ldy + h * a->d) * t->element;
+        write_panel(t, b, p, y, count, dt);
+        float top[GEMM_NR], sum[GEMM_NR];
+        memcpy(top, b->soft[p].top, sizeof top);
+        memcpy(sum, b->soft[p].sum, sizeof sum);
         for (int64_t i = 0; i < count && a->lse; i++)
-            ((float *)a->lse)[head * a->lq + b->q0 + p * GEMM_NR + i] = lse[i];
+            ((float *)a->lse)[head * a->lq + row + i] =
+                (float)((double)top[i] * 0.69314718055994531 + log((double)sum[i]));
     }
 }
 
@@ -259,15 +324,18 @@ ALWAYS_INLINE void queries(const struct attention *t, int64_t head, struct block
     const struct attention_args *a = t->a;
     int64_t n = head / a->heads, h = head % a->heads;
     const char *q = (const char *)a->q + ((n * a->lq + b->q0) * a->ldq + h * a->d) * t->element;
-    const char *k = (const char *)a->k + (n * a->lk * a->ldk + h * a->d) * t->element;
+    const char *k = t->k + t->k_bytes * (size_t)head, *v = t->v + t->v_bytes * (size_t)head;
     pack_queries(t, b->q, q, b->queries, dt);
-    int64_t keys = a->lk;
-    if (a->causal && b->q0 + b->queries < keys) keys = b->q0 + b->queries;
-    for (int64_t k0 = 0; k0 < keys; k0 += BLOCK_K) {
-        int64_t count = keys - k0 < BLOCK_K ? keys - k0 : BLOCK_K;
-        gather_keys(t, b->k, k + k0 * a->ldk * t->element, count, dt);
-        const char *v = t->v + t->v_block_bytes * (size_t)(head * t->k_blocks + k0 / BLOCK_K);
-        for (int p = 0; p * GEMM_NR < b->queries; p++) meet(t, b, p, v, k0, count, dt);
+    for (int p = 0; p < PANELS; p++)
+        b->soft[p] = (struct soft){.factor = (float)(a->scale * 1.4426950408889634),
+                                   .dtype = dt,
+                                   .rough = dt == DTYPE_BF16 && !a->lse};
+    for (int64_t i = 0; i < t->blocks; i++) {
+        const struct keys block = keys_of(t, i);
+        if (a->causal && 2 * block.first >= b->q0 + b->queries) break;
+        for (int p = 0; p * GEMM_NR < b->queries; p++) meet(t, b, p, k, v, &block, dt);
+        k += 2 * block.pairs * t->d_steps * 4;
+        v += block.pairs * t->pair_steps * a->d * 4;
     }
     write_rows(t, b, head, dt);
 }
@@ -276,14 +344,12 @@ static void queries_task(void *context, int64_t task, int worker)
 {
     const struct attention *t = context;
     const struct attention_args *a = t->a;
-    char *memory = cpu_worker_memory(t->device, worker);
-    struct block b = {.q0 = task % t->q_blocks * BLOCK_Q, .causal = a->causal};
-    b.queries = a->lq - b.q0 < BLOCK_Q ? a->lq - b.q0 : BLOCK_Q;
-    b.s = (float *)memory;
-    b.p = (char *)(b.s + (BLOCK_K + 1) * GEMM_NR);
-    b.o = (float *)(b.p + (BLOCK_K / 2 + 1) * GEMM_NR * 4);
+    struct block b = {.q0 = task % t->q_blocks * BLOCK_Q};
+    b.queries = least(a->lq - b.q0, BLOCK_Q);
+    b.s = (float *)cpu_worker_memory(t->device, worker);
+    b.p = (char *)(b.s + BLOCK_K * GEMM_NR);
+    b.o = (float *)(b.p + BLOCK_K * GEMM_NR * 4);
     b.q = (char *)(b.o + PANELS * a->d * GEMM_NR);
-    b.k = b.q + PANELS * t->d_steps * GEMM_NR * 4;
     CPU_BY_DTYPE(a->dtype, queries, t, task / t->q_blocks, &b);
 }
 
@@ -297,18 +363,23 @@ int cpu_attention(struct device *d, const struct attention_args *a, struct error
                          (long long)a->d, a->scale, D_MAX);
     struct attention t = {.a = a,
                           .device = d,
-                          .k_blocks = div_up(a->lk, BLOCK_K),
+                          .pairs = div_up(a->lk, 2),
                           .q_blocks = div_up(a->lq, BLOCK_Q),
-                          .element = a->dtype == DTYPE_F32 ? 4 : 2};
+                          .v_tiles = div_up(a->d, GEMM_MR),
+                          .element = a->dtype == DTYPE_F32 ? 4 : 2,
+                          .pair_steps = a->dtype == DTYPE_F32 ? 2 : 1};
     t.d_steps = div_up(a->d * t.element, 4);
-    t.d_slices = div_up(t.d_steps, GEMM_STEPS);
-    t.v_block_bytes = (size_t)a->d * GEMM_PITCH;
-    size_t blocks = (size_t)(a->n * a->heads * t.k_blocks);
-    int rc = cpu_scratch_start(d, blocks * t.v_block_bytes + 128, err);
+    t.block_pairs = div_up(t.pairs, div_up(t.pairs, BLOCK_PAIRS));
+    t.blocks = div_up(t.pairs, t.block_pairs);
+    t.k_bytes = (size_t)(2 * t.pairs * t.d_steps) * 4;
+    t.v_bytes = (size_t)(t.pairs * t.pair_steps * a->d) * 4;
+    size_t heads = (size_t)(a->n * a->heads);
+    int rc = cpu_scratch_start(d, heads * (t.k_bytes + t.v_bytes) + 256, err);
     if (rc) return rc;
     cpu_state(d)->flops += 4.0 * (double)(a->n * a->heads * a->lq) * (double)(a->lk * a->d);
-    t.v = cpu_scratch_take(d, blocks * t.v_block_bytes);
-    pool_run(cpu_state(d)->pool, (int64_t)blocks, values_task, &t);
-    pool_run(cpu_state(d)->pool, a->n * a->heads * t.q_blocks, queries_task, &t);
+    t.k = cpu_scratch_take(d, heads * t.k_bytes);
+    t.v = cpu_scratch_take(d, heads * t.v_bytes);
+    pool_run(cpu_state(d)->pool, (int64_t)heads * t.blocks, pack_task, &t);
+    pool_run(cpu_state(d)->pool, (int64_t)heads * t.q_blocks, queries_task, &t);
     return 0;
 }

@@ -5,6 +5,7 @@
  *   dv += P^T dy   dk += dS^T q   dq^T += K^T dS^T
  * Sums are float; P and dS are rounded to bfloat16 where the activations are. Where there are so few that a
  * single one may stand out of its row (and speed does not matter) a second bfloat16 holds the rest. */
+#include "kernels/cpu/cpu_attention_tile.h"
 #include "kernels/cpu/cpu_fill.h"
 #include "kernels/cpu/cpu_math.h"
 #include "kernels/cpu/cpu_table.h"
@@ -156,20 +157,6 @@ static void scores(const struct attention_grad *t, float *s, const char *rows, c
     for (int64_t i = 0; i < t->d_slices; i++)
         multiply(s, GEMM_NR, rows + i * BLOCK_K * GEMM_PITCH, panel + i * GEMM_STEPS * GEMM_NR * 4,
                  keys, least(t->d_steps - i * GEMM_STEPS, GEMM_STEPS), GEMM_NR, dt, i > 0);
-}
-
-/* Two rows as pairs of bfloat16, the earlier key in the lower half. */
-ALWAYS_INLINE vu pair_words(vf first, vf second)
-{
-#if VL == 16 && defined(__AVX512BF16__)
-    const __m512i order =
-        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
-                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
-    return (vu)_mm512_permutexvar_epi16(order, both);
-#else
-    return (((vu)first + 0x8000) >> 16) | (((vu)second + 0x8000) & 0xffff0000u);
-#endif
 }
 
 /* Queries see the keys before them and their own. */

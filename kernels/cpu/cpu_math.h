@@ -31,7 +31,8 @@ ALWAYS_INLINE vf vf_exp(vf x)
     return (vf)((vi)p + power);
 }
 
-/* 2^x for x <= 0, exactly 1 at 0; anything below about -126 gives 0 or nearly so. `rough` is good to
+/* 2^x, exactly 1 at 0; anything below about -126 gives 0 or nearly so, above 127 what is larger than
+ * 2^125 or NaN. `rough` is good to
  * 1e-4, for results that are rounded to bfloat16; otherwise 1e-7. Minimax fits, constant term held. */
 ALWAYS_INLINE vf vf_exp2(vf x, const bool rough)
 {
@@ -46,7 +47,7 @@ ALWAYS_INLINE vf vf_exp2(vf x, const bool rough)
                   6.9314704e-1f;
     return (vf)_mm512_scalef_ps((__m512)(p * r + 1.0f), (__m512)x);
 #else
-    x = vf_max(x, vf_set(-126.0f));
+    x = vf_min(vf_max(x, vf_set(-126.0f)), vf_set(126.0f));
     vf shifted = x + 12582912.0f;
     vf r = x - (shifted - 12582912.0f);
     vf p =

@@ -75,6 +75,19 @@ ALWAYS_INLINE vf vf_where_less(vf x, vf y, vf a, vf b)
 #endif
 }
 
+/* No lane is NaN. */
+ALWAYS_INLINE bool vf_all_below(vf x, vf y)
+{
+#if VL == 16
+    return _mm512_cmp_ps_mask((__m512)x, (__m512)y, _CMP_LT_OQ) == 0xffff;
+#elif VL == 8
+    return _mm256_movemask_ps(_mm256_cmp_ps((__m256)x, (__m256)y, _CMP_LT_OQ)) == 0xff;
+#else
+    vi m = x < y;
+    return (m[0] & m[1] & m[2] & m[3]) != 0;
+#endif
+}
+
 ALWAYS_INLINE vf vf_abs(vf a)
 {
     return (vf)((vi)a & 0x7fffffff);
