@@ -227,7 +227,7 @@ ALWAYS_INLINE bool soften_quickly(const struct attention *t, struct block *b, in
                                   const char *k, const struct keys *block, const enum dtype dt)
 {
     struct soft *soft = &b->soft[panel];
-    const struct soft before = *soft;
+    const vf top[2] = {soft->top[0], soft->top[1]}, sum[2] = {soft->sum[0], soft->sum[1]};
     const char *q = b->q + panel * t->d_steps * GEMM_NR * 4;
     soft->sum[0] = soft->sum[1] = (vf){0};
     soft->find_top = block->first == 0;
@@ -241,10 +241,11 @@ ALWAYS_INLINE bool soften_quickly(const struct attention *t, struct block *b, in
     }
     vf limit = vf_set(dt == DTYPE_F32 ? NEAR_F32 : NEAR_BF16);
     if (!vf_all_below(vf_max(soft->sum[0], soft->sum[1]), limit)) {
-        *soft = before;
+        memcpy(soft->top, top, sizeof top);
+        memcpy(soft->sum, sum, sizeof sum);
         return false;
     }
-    for (int v = 0; v < 2; v++) soft->sum[v] += before.sum[v];
+    for (int v = 0; v < 2; v++) soft->sum[v] += sum[v];
     return true;
 }
 
@@ -318,6 +319,15 @@ ALWAYS_INLINE void write_rows(const struct attention *t, struct block *b, int64_
     }
 }
 
+/* Field by field: two panels' vectors need not be cleared first. */
+static void start_soft(struct soft *s, const struct attention_args *a)
+{
+    s->factor = (float)(a->scale * 1.4426950408889634);
+    s->sum[0] = s->sum[1] = (vf){0};
+    s->dtype = a->dtype;
+    s->rough = a->dtype == DTYPE_BF16 && !a->lse;
+}
+
 ALWAYS_INLINE void queries(const struct attention *t, int64_t head, struct block *b,
                            const enum dtype dt)
 {
@@ -326,10 +336,7 @@ ALWAYS_INLINE void queries(const struct attention *t, int64_t head, struct block
     const char *q = (const char *)a->q + ((n * a->lq + b->q0) * a->ldq + h * a->d) * t->element;
     const char *k = t->k + t->k_bytes * (size_t)head, *v = t->v + t->v_bytes * (size_t)head;
     pack_queries(t, b->q, q, b->queries, dt);
-    for (int p = 0; p < PANELS; p++)
-        b->soft[p] = (struct soft){.factor = (float)(a->scale * 1.4426950408889634),
-                                   .dtype = dt,
-                                   .rough = dt == DTYPE_BF16 && !a->lse};
+    for (int p = 0; p < PANELS; p++) start_soft(&b->soft[p], a);
     for (int64_t i = 0; i < t->blocks; i++) {
         const struct keys block = keys_of(t, i);
         if (a->causal && 2 * block.first >= b->q0 + b->queries) break;
@@ -344,7 +351,8 @@ static void queries_task(void *context, int64_t task, int worker)
 {
     const struct attention *t = context;
     const struct attention_args *a = t->a;
-    struct block b = {.q0 = task % t->q_blocks * BLOCK_Q};
+    struct block b;
+    b.q0 = task % t->q_blocks * BLOCK_Q;
     b.queries = least(a->lq - b.q0, BLOCK_Q);
     b.s = (float *)cpu_worker_memory(t->device, worker);
     b.p = (char *)(b.s + BLOCK_K * GEMM_NR);
