@@ -4,8 +4,7 @@
 
 #include "base/alloc.h"
 
-/* The shorter side to 512, both cut down to multiples of 64. */
-static void first_size_512(int width, int height, int *w, int *h)
+void hires_size_512(int width, int height, int *w, int *h)
 {
     double ratio = (width < height ? width : height) / 512.0;
     *w = (int)floor(width / (ratio * 64)) * 64;
@@ -41,7 +40,7 @@ bool hires_first_size(enum family family, const struct image_request *r, int *w,
     if (is_xl(family) && r->source_use == SOURCE_NONE)
         first_size_xl(r->width_px, r->height_px, w, h);
     else
-        first_size_512(r->width_px, r->height_px, w, h);
+        hires_size_512(r->width_px, r->height_px, w, h);
     return true;
 }
 

@@ -18,6 +18,8 @@
 
 /* Whether the request's two passes make sense, and the first one's size. */
 bool hires_first_size(enum family family, const struct image_request *r, int *width, int *height);
+/* The shorter side to 512, both cut down to multiples of 64. */
+void hires_size_512(int width, int height, int *w, int *h);
 /* Of the second pass. */
 double hires_denoise(const struct image_request *r);
 int hires_steps(enum family family, const struct image_request *r);

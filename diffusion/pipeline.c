@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/now.h"
 #include "base/str.h"
+#include "diffusion/control/frame.h"
 #include "diffusion/hires.h"
 #include "diffusion/pipeline_run.h"
 #include "diffusion/preview.h"
@@ -169,7 +170,7 @@ static int use_controls(const struct sampling_pass *pass, struct sampling *s, st
     for (int i = 0; i < pass->control_count && !rc; i++) {
         const struct run_control *c = &pass->controls[i];
         if (!c->picture)
-            rc = run_control_picture(&c->map, pass->width, pass->height, &s->pictures[i], err);
+            rc = control_hint(&s->pictures[i], &c->map, pass->width, pass->height, err);
         s->controls[i] =
             (struct guidance_control){.net = c->net,
                                       .picture = c->picture ? c->picture : s->pictures[i],

@@ -6,6 +6,7 @@
 #include "base/str.h"
 #include "diffusion/control/annotator.h"
 #include "diffusion/control/control_net.h"
+#include "diffusion/control/frame.h"
 #include "diffusion/control/map.h"
 #include "diffusion/pipeline_run.h"
 #include "image/apart.h"
@@ -50,8 +51,8 @@ static int sized_rgb(struct pixels *to, const struct pixels *from, int width, in
 }
 
 /* By a network where its checkpoint is there, else drawn without one. */
-static int annotate(const struct run *run, struct pixels *map, const struct pixels *from,
-                    const char *type, struct error *err)
+static int draw(const struct run *run, struct pixels *map, const struct pixels *from,
+                const char *type, struct error *err)
 {
     const char *folder = run->hooks ? run->hooks->annotators : NULL;
     if (control_map_known(type) && !annotator_available(type, folder))
@@ -59,18 +60,34 @@ static int annotate(const struct run *run, struct pixels *map, const struct pixe
     return annotator_map(map, from, type, run->m->device, folder, err);
 }
 
-static int make_map(const struct run *run, struct pixels *map, const struct wanted *w,
+static int annotate(const struct run *run, struct pixels *map, const struct pixels *from,
+                    const char *type, struct error *err)
+{
+    struct pixels frame = {0}, drawn = {0};
+    int side = run->r->width_px < run->r->height_px ? run->r->width_px : run->r->height_px, w, h;
+    int rc = control_frame(&frame, &w, &h, from, type, side, err);
+    if (!rc) rc = draw(run, &drawn, &frame, type, err);
+    if (!rc) rc = pixels_crop(map, &drawn, 0, 0, w, h, err);
+    pixels_release(&frame);
+    pixels_release(&drawn);
+    return rc;
+}
+
+static int make_map(const struct run *run, struct pixels *map, const struct wanted *wanted,
                     struct error *err)
 {
     const struct image_request *r = run->r;
-    const struct blob *blob = w->image->data ? w->image : &r->source;
+    const struct blob *blob = wanted->image->data ? wanted->image : &r->source;
     struct pixels raw = {0}, sized = {0};
-    if (!w->type) return error_set(err, ERR_INVALID, "a ControlNet without a control type");
-    if (!blob->data) return error_set(err, ERR_INVALID, "control type %s needs a picture", w->type);
+    int w, h;
+    if (!wanted->type) return error_set(err, ERR_INVALID, "a ControlNet without a control type");
+    if (!blob->data)
+        return error_set(err, ERR_INVALID, "control type %s needs a picture", wanted->type);
     int rc = apart_decode(&raw, "the control image", blob->data, blob->length, err);
-    if (!rc) rc = sized_rgb(&sized, &raw, r->width_px, r->height_px, err);
-    if (!rc && !w->is_map) rc = annotate(run, map, &sized, w->type, err);
-    if (!rc && w->is_map) {
+    control_source_size(run->m->info.family, r->width_px, r->height_px, &w, &h);
+    if (!rc) rc = sized_rgb(&sized, &raw, w, h, err);
+    if (!rc && !wanted->is_map) rc = annotate(run, map, &sized, wanted->type, err);
+    if (!rc && wanted->is_map) {
         *map = sized;
         sized = (struct pixels){0};
     }
@@ -140,19 +157,4 @@ void run_release_controls(struct run *run)
 {
     for (int i = 0; i < run->control_count; i++) pixels_release(&run->controls[i].map);
     run->control_count = 0;
-}
-
-int run_control_picture(const struct pixels *map, int width, int height, float **picture,
-                        struct error *err)
-{
-    struct pixels sized = {0};
-    size_t n = (size_t)width * (size_t)height * 3;
-    int rc = pixels_resize(&sized, map, width, height, RESIZE_LANCZOS, err);
-    if (rc) return rc;
-    float *made = alloc_try(n, sizeof *made);
-    for (size_t i = 0; made && i < n; i++) made[i] = (float)sized.data[i] / 255.0f;
-    pixels_release(&sized);
-    if (!made) return error_set(err, ERR_NO_MEMORY, "no memory for the control image");
-    *picture = made;
-    return 0;
 }

@@ -90,9 +90,6 @@ int run_open_controls(struct run *run, struct error *err);
 /* The model's ControlNet of this path, opened if it is not; borrowed. */
 int run_open_control_net(struct run *run, struct control_net **net, const char *path,
                          struct error *err);
-/* A map at a pass's size, [h,w,3] in [0,1]; the caller frees. */
-int run_control_picture(const struct pixels *map, int width, int height, float **picture,
-                        struct error *err);
 void run_release_controls(struct run *run);
 
 /* pipeline_qr.c: the QR code's three passes instead of one. latents as above. */

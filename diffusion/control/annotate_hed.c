@@ -14,6 +14,8 @@
 
 #define BLOCKS 5
 #define CONVS_MAX 4
+/* cv2's Gaussian sums to a little more than 1: a plain of 127 is above 127 after it */
+#define NEARLY_127 126.999f
 
 struct hed {
     struct weight mean; /* [3] */
@@ -97,8 +99,9 @@ static int run(struct annotator *a, struct hed *m, float *sum, const struct pixe
     return rc;
 }
 
-/* grey [h,w]: the mean edge through the logistic, in bytes. */
-static int edges_of(struct annotator *a, uint8_t **grey, const struct pixels *from,
+/* grey [h,w]: the mean edge through the logistic, in bytes. safe: in three levels only, as the
+ * Horde's worker has it (comfyui_controlnet_aux's default: no picture hides in soft edges). */
+static int edges_of(struct annotator *a, uint8_t **grey, const struct pixels *from, bool safe,
                     struct error *err)
 {
     struct hed m = {0};
@@ -110,8 +113,11 @@ static int edges_of(struct annotator *a, uint8_t **grey, const struct pixels *fr
         rc = error_set(err, ERR_INVALID, "HED looks at no picture below 16x16");
     if (!rc) rc = annotator_load(a, visit, &m, "the HED network", err);
     if (!rc) rc = run(a, &m, sum, from, err);
-    for (size_t i = 0; !rc && i < n; i++)
-        made[i] = (uint8_t)fmin(fmax(255 / (1 + exp(-(double)sum[i] / BLOCKS)), 0), 255);
+    for (size_t i = 0; !rc && i < n; i++) {
+        double edge = 1 / (1 + exp(-(double)sum[i] / BLOCKS));
+        if (safe) edge = (int)((float)edge * 3) / 2.0;
+        made[i] = (uint8_t)fmin(fmax(255 * edge, 0), 255);
+    }
     for (int b = 0; b < BLOCKS; b++) {
         conv_norm_release(&m.edge[b], a->device);
         for (int c = 0; c < CONVS_MAX; c++) conv_norm_release(&m.conv[b][c], a->device);
@@ -124,15 +130,27 @@ static int edges_of(struct annotator *a, uint8_t **grey, const struct pixels *fr
     return rc;
 }
 
-int annotate_hed(struct annotator *a, struct pixels *to, const struct pixels *from,
-                 struct error *err)
+static int draw_edges(struct annotator *a, struct pixels *to, const struct pixels *from, bool safe,
+                      struct error *err)
 {
     uint8_t *grey;
-    int rc = edges_of(a, &grey, from, err);
+    int rc = edges_of(a, &grey, from, safe, err);
     if (rc) return rc;
     rc = map_from_bytes(to, from, grey, err);
     free(grey);
     return rc;
+}
+
+int annotate_hed(struct annotator *a, struct pixels *to, const struct pixels *from,
+                 struct error *err)
+{
+    return draw_edges(a, to, from, true, err);
+}
+
+int annotate_softedge(struct annotator *a, struct pixels *to, const struct pixels *from,
+                      struct error *err)
+{
+    return draw_edges(a, to, from, false, err);
 }
 
 /* Whether x[at] is the largest of itself and its two neighbours along one direction at least. */
@@ -157,14 +175,15 @@ int annotate_fakescribbles(struct annotator *a, struct pixels *to, const struct 
 {
     int w = from->width, h = from->height, n = w * h;
     uint8_t *grey;
-    int rc = edges_of(a, &grey, from, err);
+    int rc = edges_of(a, &grey, from, true, err);
     if (rc) return rc;
     float *x = alloc_zero((size_t)n, sizeof *x);
     for (int i = 0; i < n; i++) x[i] = grey[i];
-    if (!map_blur(x, w, h, 1, 3)) rc = error_set(err, ERR_NO_MEMORY, "no memory for scribbles");
-    for (int i = 0; i < n; i++) grey[i] = x[i] > 127 && is_ridge(x, w, h, i % w, i / w) ? 255 : 0;
+    if (!map_blur(x, w, h, 1, 3, 4)) rc = error_set(err, ERR_NO_MEMORY, "no memory for scribbles");
+    for (int i = 0; i < n; i++)
+        grey[i] = x[i] > NEARLY_127 && is_ridge(x, w, h, i % w, i / w) ? 255 : 0;
     for (int i = 0; i < n; i++) x[i] = grey[i];
-    if (!rc && !map_blur(x, w, h, 1, 3))
+    if (!rc && !map_blur(x, w, h, 1, 3, 3))
         rc = error_set(err, ERR_NO_MEMORY, "no memory for scribbles");
     for (int i = 0; i < n; i++) grey[i] = lrintf(x[i]) > 4 ? 255 : 0;
     if (!rc) rc = map_from_bytes(to, from, grey, err);

@@ -178,7 +178,8 @@ float *pose_input(const struct pixels *from, int *columns, int *rows, int *width
     bool ok = in && plane && sized;
     for (int c = 0; ok && c < 3; c++) {
         for (size_t i = 0; i < n; i++) plane[i] = from->data[i * 3 + (size_t)(2 - c)];
-        ok = plane_resample(sized, w, h, plane, from->width, from->height, scale < 1);
+        ok = plane_resample(sized, w, h, plane, from->width, from->height,
+                            scale < 1 ? PLANE_AREA : PLANE_LANCZOS);
         for (int i = 0; ok && i < pw * ph; i++) {
             int x = i % pw, y = i / pw;
             float v = x < w && y < h ? fminf(fmaxf(rintf(sized[y * w + x]), 0), 255) : PADDING;

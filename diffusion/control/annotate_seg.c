@@ -451,7 +451,7 @@ static int run(struct annotator *a, struct seg *m, struct pixels *to, const stru
     float *patches = alloc_try((size_t)across * (size_t)down * 48, sizeof *patches);
     float *scores = alloc_try((size_t)across * (size_t)down * ADE_CLASSES, sizeof *scores);
     int rc = patches && scores ? 0 : error_set(err, ERR_NO_MEMORY, "no memory for segments");
-    if (!rc) rc = pixels_resize_linear(&sized, from, pw, ph, err);
+    if (!rc) rc = pixels_resize_linear(&sized, from, pw, ph, false, err);
     if (!rc) {
         struct pass p;
         fill_patches(patches, &sized, across, down);

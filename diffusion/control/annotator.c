@@ -11,7 +11,7 @@
 
 static annotator_function *const functions[ANNOTATOR_COUNT] = {
     [ANNOTATOR_HED] = annotate_hed,
-    [ANNOTATOR_SOFTEDGE] = annotate_hed,
+    [ANNOTATOR_SOFTEDGE] = annotate_softedge,
     [ANNOTATOR_FAKESCRIBBLES] = annotate_fakescribbles,
     [ANNOTATOR_HOUGH] = annotate_mlsd,
     [ANNOTATOR_MLSD] = annotate_mlsd,

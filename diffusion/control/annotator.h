@@ -32,8 +32,8 @@ struct annotator {
 typedef int annotator_function(struct annotator *a, struct pixels *to, const struct pixels *from,
                                struct error *err);
 /* One file a network. */
-annotator_function annotate_hed, annotate_fakescribbles, annotate_mlsd, annotate_depth,
-    annotate_normal, annotate_openpose, annotate_seg, annotate_leres;
+annotator_function annotate_hed, annotate_softedge, annotate_fakescribbles, annotate_mlsd,
+    annotate_depth, annotate_normal, annotate_openpose, annotate_seg, annotate_leres;
 
 /* Loads by visitor, checks for missing tensors. */
 int annotator_load(struct annotator *a, void (*visit)(struct weight_visitor *v, void *net),
@@ -51,11 +51,14 @@ struct tensor annotator_depthwise(struct pass *p, const struct layer *m, struct 
 
 /* Planes of floats. to [oh,ow], from [h,w]: between pixel centres (cv2's INTER_LINEAR). */
 void plane_resize(float *to, int ow, int oh, const float *from, int w, int h);
-/* The same by area (cv2's INTER_AREA, no axis may grow) or Lanczos-4. false without memory. */
-bool plane_resample(float *to, int ow, int oh, const float *from, int w, int h, bool shrink);
-/* Bytes between pixel centres in fixed point, as cv2's INTER_LINEAR; channels 3. */
+/* The same by area (cv2's INTER_AREA, no axis may grow), by Lanczos' four lobes or by cubics with
+ * a = -0.75, the border repeated. false without memory. */
+enum plane_way { PLANE_AREA, PLANE_LANCZOS, PLANE_CUBIC };
+bool plane_resample(float *to, int ow, int oh, const float *from, int w, int h, enum plane_way way);
+/* Bytes between pixel centres in fixed point, as cv2's INTER_LINEAR; channels 3. by_area: as its
+ * INTER_AREA enlarges, every pixel keeping its share. */
 int pixels_resize_linear(struct pixels *to, const struct pixels *from, int width, int height,
-                         struct error *err);
+                         bool by_area, struct error *err);
 
 #define ADE_CLASSES 150
 extern const uint8_t ade_palette[ADE_CLASSES][3];

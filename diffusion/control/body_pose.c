@@ -46,12 +46,13 @@ static bool enlarge(struct search *s, float *to, const float *map, int channels,
     const struct pose_maps *m = s->maps;
     int w = m->columns * POSE_STRIDE, h = m->rows * POSE_STRIDE;
     for (int i = 0; i < m->columns * m->rows; i++) s->small[i] = map[i * channels + c];
-    if (!plane_resample(s->large, w, h, s->small, m->columns, m->rows, false)) return false;
+    if (!plane_resample(s->large, w, h, s->small, m->columns, m->rows, PLANE_LANCZOS)) return false;
     for (int y = 0; y < m->height; y++)
         memcpy(s->cut + (size_t)y * (size_t)m->width, s->large + (size_t)y * (size_t)w,
                (size_t)m->width * sizeof *s->cut);
     bool shrink = s->width + s->height < m->width + m->height;
-    return plane_resample(to, s->width, s->height, s->cut, m->width, m->height, shrink);
+    return plane_resample(to, s->width, s->height, s->cut, m->width, m->height,
+                          shrink ? PLANE_AREA : PLANE_LANCZOS);
 }
 
 static int mirrored(int i, int n)

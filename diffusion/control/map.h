@@ -30,8 +30,9 @@ int map_hough(struct pixels *to, const struct pixels *from, struct error *err);
 
 /* grey [h,w] by Rec. 601, 0..255; NULL without memory */
 float *map_grey(const struct pixels *from);
-/* In place, borders mirrored. channels interleaved. false without memory. */
-bool map_blur(float *x, int width, int height, int channels, double sigma);
+/* Gauss in place, borders mirrored, cut off at `reach` sigmas (cv2: 4 for floats, 3 for bytes).
+ * channels interleaved. false without memory. */
+bool map_blur(float *x, int width, int height, int channels, double sigma, double reach);
 /* 255 where edges are: Sobel, thin, two thresholds on |gx| + |gy|; NULL without memory */
 uint8_t *map_edges(const struct pixels *from, float low, float high);
 /* grey bytes [h,w] into RGB pixels of from's size */

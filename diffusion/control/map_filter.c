@@ -35,9 +35,9 @@ static void blur_line(float *to, const float *from, int n, int step, const float
     }
 }
 
-bool map_blur(float *x, int width, int height, int channels, double sigma)
+bool map_blur(float *x, int width, int height, int channels, double sigma, double reach)
 {
-    int radius = (int)ceil(3 * sigma), longest = width > height ? width : height;
+    int radius = (int)lrint(reach * sigma), longest = width > height ? width : height;
     float *kernel = alloc_try((size_t)(2 * radius + 1), sizeof *kernel);
     float *line = alloc_try((size_t)longest, sizeof *line);
     bool ok = kernel && line;

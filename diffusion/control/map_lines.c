@@ -45,8 +45,8 @@ int map_fakescribbles(struct pixels *to, const struct pixels *from, struct error
     int w = from->width, h = from->height;
     float *fine = floats(from), *coarse = floats(from);
     uint8_t *grey = alloc_try((size_t)w * (size_t)h, 1);
-    bool ok =
-        fine && coarse && grey && map_blur(fine, w, h, 3, 0.5) && map_blur(coarse, w, h, 3, 5);
+    bool ok = fine && coarse && grey && map_blur(fine, w, h, 3, 0.5, 4) &&
+              map_blur(coarse, w, h, 3, 5, 4);
     for (int64_t i = 0; ok && i < (int64_t)w * h; i++) {
         float dog = fminf(fmaxf(255 - least_of(coarse + i * 3, fine + i * 3), 0), 255);
         grey[i] = 2 * (255 - dog) > 32 ? 255 : 0;
@@ -83,7 +83,7 @@ int map_lineart(struct pixels *to, const struct pixels *from, struct error *err)
     float *x = floats(from), *soft = floats(from), *dark = alloc_try((size_t)n, sizeof *dark),
           *scratch = alloc_try((size_t)n, sizeof *scratch);
     uint8_t *grey = alloc_try((size_t)n, 1);
-    bool ok = x && soft && dark && scratch && grey && map_blur(soft, w, h, 3, 6);
+    bool ok = x && soft && dark && scratch && grey && map_blur(soft, w, h, 3, 6, 4);
     for (int64_t i = 0; ok && i < n; i++)
         dark[i] = fminf(fmaxf(least_of(soft + i * 3, x + i * 3), 0), 255);
     float middle = ok ? typical(dark, n, scratch) : 1;

@@ -1,7 +1,7 @@
 /*
  * Other sizes of a plane of floats, separable: shrinking by the share of each source pixel that an
- * output pixel covers, enlarging by Lanczos' window of four lobes. As cv2's INTER_AREA and
- * INTER_LANCZOS4 give them, borders repeated.
+ * output pixel covers, enlarging by Lanczos' window of four lobes or by cubics. As cv2's INTER_AREA,
+ * INTER_LANCZOS4 and INTER_CUBIC give them, borders repeated. Bytes between two pixels likewise.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -45,18 +45,32 @@ static void lanczos(struct window *o, int i, double ratio)
     for (int k = 0; k < 8; k++) o->weight[k] = (float)(w[k] / sum);
 }
 
+static void cubic(struct window *o, int i, double ratio)
+{
+    const float a = -0.75f;
+    float at = (float)((i + 0.5) * ratio - 0.5), x = at - floorf(at);
+    o->first = (int)floorf(at) - 1;
+    o->count = 4;
+    o->weight[0] = ((a * (x + 1) - 5 * a) * (x + 1) + 8 * a) * (x + 1) - 4 * a;
+    o->weight[1] = ((a + 2) * x - (a + 3)) * x * x + 1;
+    o->weight[2] = ((a + 2) * (1 - x) - (a + 3)) * (1 - x) * (1 - x) + 1;
+    o->weight[3] = 1 - o->weight[0] - o->weight[1] - o->weight[2];
+}
+
 /* The windows of an axis and their weights in one block; NULL without memory. */
-static struct window *windows(int out, int in, bool shrink)
+static struct window *windows(int out, int in, enum plane_way way)
 {
     double ratio = (double)in / out;
-    size_t room = shrink ? (size_t)ratio + 3 : 8, n = (size_t)out;
+    size_t room = way == PLANE_AREA ? (size_t)ratio + 3 : 8, n = (size_t)out;
     struct window *list = alloc_try(n * (sizeof *list + room * sizeof(float)), 1);
     if (!list) return NULL;
     float *weights = (float *)(list + n);
     for (int i = 0; i < out; i++) {
         list[i].weight = weights + (size_t)i * room;
-        if (shrink)
+        if (way == PLANE_AREA)
             cover(&list[i], i, ratio, in);
+        else if (way == PLANE_CUBIC)
+            cubic(&list[i], i, ratio);
         else
             lanczos(&list[i], i, ratio);
     }
@@ -68,9 +82,9 @@ static int within(int i, int n)
     return i < 0 ? 0 : i < n ? i : n - 1;
 }
 
-bool plane_resample(float *to, int ow, int oh, const float *from, int w, int h, bool shrink)
+bool plane_resample(float *to, int ow, int oh, const float *from, int w, int h, enum plane_way way)
 {
-    struct window *across = windows(ow, w, shrink), *down = windows(oh, h, shrink);
+    struct window *across = windows(ow, w, way), *down = windows(oh, h, way);
     float *rows = alloc_try((size_t)ow * (size_t)h, sizeof *rows);
     bool ok = across && down && rows;
     for (int i = 0; ok && i < ow * h; i++) {
@@ -104,11 +118,16 @@ struct pair {
     int32_t share[2];
 };
 
-static struct pair between(int i, int n, int m)
+static struct pair between(int i, int n, int m, bool by_area)
 {
-    float at = (float)(((double)i + 0.5) * ((double)m / n) - 0.5);
-    int low = (int)floorf(at);
+    double ratio = 1 / ((double)n / m); /* as cv2 rounds it */
+    float at = (float)(((double)i + 0.5) * ratio - 0.5);
+    int low = by_area ? (int)floor(i * ratio) : (int)floorf(at);
     float f = at - (float)low;
+    if (by_area) {
+        f = (float)((i + 1) - (low + 1) * ((double)n / m));
+        f = f <= 0 ? 0 : f - floorf(f);
+    }
     if (low < 0) low = 0, f = 0;
     if (low >= m - 1) low = m - 1, f = 0;
     return (struct pair){.first = low,
@@ -117,17 +136,17 @@ static struct pair between(int i, int n, int m)
 }
 
 int pixels_resize_linear(struct pixels *to, const struct pixels *from, int width, int height,
-                         struct error *err)
+                         bool by_area, struct error *err)
 {
     struct pixels made;
     int rc = pixels_new(&made, width, height, 3, err);
     if (rc) return rc;
     for (int y = 0; y < height; y++) {
-        struct pair v = between(y, height, from->height);
+        struct pair v = between(y, height, from->height, by_area);
         const uint8_t *above = from->data + (size_t)v.first * (size_t)from->width * 3;
         const uint8_t *below = from->data + (size_t)v.second * (size_t)from->width * 3;
         for (int x = 0; x < width; x++) {
-            struct pair u = between(x, width, from->width);
+            struct pair u = between(x, width, from->width, by_area);
             for (int k = 0; k < 3; k++) {
                 int a = u.first * 3 + k, b = u.second * 3 + k;
                 int32_t top = above[a] * u.share[0] + above[b] * u.share[1];

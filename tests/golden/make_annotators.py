@@ -75,8 +75,10 @@ def hed(folder):
     detector = m.HEDdetector(net)
     source = Image.open(folder + "/picture.png")
     kw = dict(detect_resolution=128, image_resolution=128)
-    detector(source, **kw).save(folder + "/hed.png")
-    detector(source, scribble=True, **kw).save(folder + "/fakescribbles.png")
+    detector(source, **kw).save(folder + "/softedge.png")
+    # the Horde's worker leaves `safe` at the node's default, which is on
+    detector(source, safe=True, **kw).save(folder + "/hed.png")
+    detector(source, safe=True, scribble=True, **kw).save(folder + "/fakescribbles.png")
 
 
 def mlsd(folder):

@@ -30,7 +30,7 @@ static void maps_are_the_reference_s(void **state)
         const char *type, *picture;
         int most;
         double share;
-    } maps[] = {{"hed", "hed", 1, 0},      {"softedge", "hed", 1, 0},
+    } maps[] = {{"hed", "hed", 1, 0},      {"softedge", "softedge", 1, 0},
                 {"HED", "hed", 1, 0},      {"fakescribbles", "fakescribbles", 0, 0.01},
                 {"mlsd", "mlsd", 0, 0.01}, {"hough", "mlsd", 0, 0.01},
                 {"depth", "depth", 1, 0},  {"midas_depth", "depth", 1, 0},

@@ -198,7 +198,7 @@ static void give_annotator(struct image_request *r)
 {
     give_control(r);
     free(r->control_type);
-    r->control_type = alloc_string("seg");
+    r->control_type = alloc_string("shuffle");
 }
 
 static void put_picture(struct blob *to, int width, int height)
@@ -256,7 +256,8 @@ static void give_garbage(struct image_request *r)
 static void wrong_sides_are_named(void **state)
 {
     expect_failure("sdxl", give_control, ERR_INVALID, "control/sd1", "the model is SDXL");
-    expect_failure("sd1", give_annotator, ERR_UNSUPPORTED, "seg", "finished maps are taken only");
+    expect_failure("sd1", give_annotator, ERR_UNSUPPORTED, "shuffle",
+                   "finished maps are taken only");
     expect_failure("sd1", give_no_mask, ERR_INVALID, "mask", "alpha");
     expect_failure("sd1", give_small_mask, ERR_INVALID, "mask is 128x8", "source image 64x64");
     expect_failure("sd1", give_garbage, ERR_FORMAT, "source image", "");
