@@ -25,6 +25,7 @@ struct cuda_state {
     struct cuda_library library[TUNER_KIND_COUNT];
     bool libraries_asked;
     void *workspace; /* of libraries */
+    bool wgmma;      /* the products of gemm_wgmma.h are there and right */
     bool half_sums;  /* fp16 products add up in fp16, slice by slice: KILN_CUDA_HALF_SUMS */
     bool recording, recording_spoilt;
     int forced_tile;   /* -1, or one tile for every product: tests */
@@ -80,6 +81,13 @@ void cuda_epilogue(struct gemm_epilogue *to, const struct epilogue_args *from, i
 
 /* Every word of wrap.h on small numbers, as selftest.h says. ERR_DEVICE when one computes wrongly. */
 int cuda_selftest(struct device *d, struct error *err);
+
+/* Sets state.wgmma; ERR_* only when the device fails. KILN_CUDA_WGMMA=0: not. */
+int cuda_wgmma_open(struct device *d, struct error *err);
+/* cuda_wgmma.c: a product that its tensor maps can describe? And the product, split as g says. */
+bool cuda_wgmma_takes(const struct cuda_state *s, const struct gemm_args *g, bool transposed);
+int cuda_wgmma_run(const struct cuda_state *s, const struct gemm_args *g, enum dtype dtype,
+                   enum gemm_tile tile);
 
 /* device.peak: the best of some runs of the loops in peak.h */
 int cuda_peak(struct device *d, double *tflops, double *gigabytes, struct error *err);

@@ -87,7 +87,9 @@ int cuda_gemm_run(struct device *d, struct gemm_args *g, bool transposed, enum d
         g->partial = partial;
     }
     int code;
-    if (dtype == DTYPE_BF16)
+    if (choice.tile >= GEMM_FIRST_WGMMA)
+        code = cuda_wgmma_run(s, g, dtype, choice.tile);
+    else if (dtype == DTYPE_BF16)
         code = gemm_bf16(choice.tile, transposed, g, stream);
     else if (s->half_sums && !transposed)
         code = gemm_f16_half(choice.tile, g, stream);

@@ -115,5 +115,5 @@ int cuda_selftest(struct device *d, struct error *err)
                              "device %s: %s computes another result than it should (%s)", d->name,
                              d->label, wrong);
     }
-    return 0;
+    return cuda_wgmma_open(d, err);
 }

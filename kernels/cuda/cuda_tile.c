@@ -8,8 +8,16 @@ static const struct {
     double share;
     int resident;
 } tiles[GEMM_TILE_COUNT] = {
-    [GEMM_128X160] = {1.00, 1}, [GEMM_64X160] = {0.92, 2}, [GEMM_128X128] = {0.95, 1},
-    [GEMM_128X80] = {0.90, 2},  [GEMM_64X80] = {0.75, 3},
+    [GEMM_128X160] = {1.00, 1},
+    [GEMM_64X160] = {0.92, 2},
+    [GEMM_128X128] = {0.95, 1},
+    [GEMM_128X80] = {0.90, 2},
+    [GEMM_64X80] = {0.75, 3},
+    /* against mma.sync's peak; a slice's bytes through L2 hold the smaller tiles back */
+    [GEMM_WGMMA_256X160] = {1.60, 1},
+    [GEMM_WGMMA_128X160] = {1.25, 1},
+    [GEMM_WGMMA_256X128] = {1.50, 1},
+    [GEMM_WGMMA_128X128] = {1.15, 1},
 };
 
 static double cost(const struct cuda_state *s, const struct gemm_args *g, enum gemm_tile tile,
@@ -40,6 +48,7 @@ bool cuda_tile_make(struct cuda_tile *tile, const struct cuda_state *s, const st
     struct gemm_tile_shape shape = gemm_tile_shape((enum gemm_tile)kind, transposed);
     bool whole = g->epilogue.geglu || g->partial || g->keep_scratch; /* cannot be split */
     if ((size_t)shape.shared_bytes > s->runtime.shared_limit) return false;
+    if (shape.wgmma && !cuda_wgmma_takes(s, g, transposed)) return false;
     if (g->epilogue.geglu && !shape.takes_geglu) return false;
     if (splits > 1 && whole) return false;
     int k_per_split = (g->k + splits - 1) / splits;

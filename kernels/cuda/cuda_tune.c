@@ -12,8 +12,8 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/kernel_hash.h"
 
-#define CANDIDATES_MAX 10
-#define OWN_MAX 8
+#define CANDIDATES_MAX 14
+#define OWN_MAX 12 /* compute capability 9.0 has two kinds of tiles */
 #define EVENT_FROM (RUNTIME_EVENTS - 2) /* nobody else records these two */
 #define EVENT_TO (RUNTIME_EVENTS - 1)
 #define ROUNDS 4

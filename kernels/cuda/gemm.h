@@ -71,12 +71,18 @@ enum gemm_tile {
     GEMM_128X128,
     GEMM_128X80,
     GEMM_64X80,
-    GEMM_TILE_COUNT
+    GEMM_WGMMA_256X160, /* from here on: compute capability 9.0, gemm_wgmma.h */
+    GEMM_WGMMA_128X160,
+    GEMM_WGMMA_256X128,
+    GEMM_WGMMA_128X128,
+    GEMM_TILE_COUNT,
+    GEMM_FIRST_WGMMA = GEMM_WGMMA_256X160
 };
 
 struct gemm_tile_shape {
     int m, n, threads, shared_bytes;
     int takes_geglu, has_transposed;
+    int wgmma; /* of gemm_wgmma.h */
 };
 struct gemm_tile_shape gemm_tile_shape(enum gemm_tile tile, int transposed);
 

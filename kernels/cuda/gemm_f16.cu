@@ -1,5 +1,6 @@
 /* gemm_f16.cu - the tensor-core matrix products with f16 storage. Contract in gemm.h. */
 #include "kernels/cuda/gemm_kernel.h"
+#include "kernels/cuda/gemm_wgmma.h"
 
 extern "C" int gemm_f16(enum gemm_tile tile, int transposed, const struct gemm_args *args,
                         void *stream)
@@ -19,10 +20,11 @@ extern "C" struct gemm_tile_shape gemm_tile_shape(enum gemm_tile tile, int trans
                 straight::threads,                                                                 \
                 transposed ? turned::shared_bytes : straight::shared_bytes,                        \
                 wn % 16 == 0,                                                                      \
-                1};                                                                                \
+                1,                                                                                 \
+                0};                                                                                \
     }
         GEMM_TILE_TABLE(X)
 #undef X
-    default: return {};
+    default: return gemm_wgmma_tile_shape(tile);
     }
 }

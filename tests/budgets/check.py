@@ -4,7 +4,7 @@ usage: check.py SOURCE_ROOT [--archs 75,80,86,89,90,120] [--files a,b] [--write]
 
 Compiles each kernel file to PTX and then with `ptxas -v` for each target and compares with
 budgets.tsv. A kernel may not take more registers, spill or use more stack than the table says, nor have
-other numbers of mma, ldmatrix and cp.async; a kernel that the table lacks fails too, and where all files
+other numbers of mma (or wgmma), ldmatrix and cp.async (or bulk tensor copies); a kernel that the table lacks fails too, and where all files
 are compiled, a row whose kernel is gone. --write puts what was measured into the table. Exit: 0 within budget, 1 not, 77 (skipped) where there is no nvcc.
 
 The table belongs to one toolkit; with another one, 10% more registers are let through (said so).
@@ -20,7 +20,9 @@ import tempfile
 
 FILES = ["attention_bf16", "attention_f16", "attention_grad_bf16", "attention_grad_f16", "attention_simple",
          "gemm_bf16", "gemm_f16", "gemm_f16_half", "gemm_simple", "norm", "peak", "pointwise", "rearrange", "reduce", "selftest"]
-COUNTED = {"mma": r"\bmma\.sync", "ldmatrix": r"\bldmatrix\.", "cp.async": r"\bcp\.async\.c[ag]"}
+WGMMA_FILES = ["gemm_wgmma_bf16", "gemm_wgmma_f16", "selftest_wgmma"]  # for sm_90a; their rows are those of 90
+FILES += WGMMA_FILES
+COUNTED = {"mma": r"\bmma\.sync|\bwgmma\.mma_async", "ldmatrix": r"\bldmatrix\.", "cp.async": r"\bcp\.async\.(?:c[ag]|bulk\.tensor)"}
 COLUMNS = ["registers", "spill_bytes", "stack_bytes"] + list(COUNTED)
 
 
@@ -38,11 +40,12 @@ def demangle(names):
 
 def measure(root, name, arch):
     """{kernel: [columns]} of one file for one target."""
+    target = "%d%s" % (arch, "a" if name in WGMMA_FILES else "")
     with tempfile.TemporaryDirectory(prefix="kiln-budget-") as work:
         ptx = os.path.join(work, "k.ptx")
-        run(["nvcc", "-std=c++17", "-O3", "-arch=compute_%d" % arch, "-I", root, "-ptx",
+        run(["nvcc", "-std=c++17", "-O3", "-arch=compute_" + target, "-I", root, "-ptx",
              os.path.join(root, "kernels/cuda", name + ".cu"), "-o", ptx])
-        said = run(["ptxas", "-v", "-arch=sm_%d" % arch, ptx, "-o", os.path.join(work, "k.cubin")])
+        said = run(["ptxas", "-v", "-arch=sm_" + target, ptx, "-o", os.path.join(work, "k.cubin")])
         with open(ptx) as f:
             bodies = re.split(r"\.entry (\w+)\(", f.read())[1:]
     counts = {bodies[i]: [len(re.findall(p, bodies[i + 1])) for p in COUNTED.values()]
@@ -87,7 +90,8 @@ def main():
         return 77
     archs = [int(a) for a in options.archs.split(",")]
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "budgets.tsv")
-    jobs = [(name, arch) for arch in archs for name in options.files.split(",")]
+    jobs = [(name, arch) for arch in archs for name in options.files.split(",")
+            if arch == 90 or name not in WGMMA_FILES]
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         results = list(pool.map(lambda job: measure(options.root, *job), jobs))
     now = {(arch, kernel): values for (_, arch), result in zip(jobs, results) for kernel, values in result.items()}

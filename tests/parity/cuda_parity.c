@@ -275,6 +275,19 @@ static int close_all(void **state)
     return 0;
 }
 
+int cuda_parity_main_on(const struct emulator_options *runs, size_t run_count, const char *name,
+                        const struct CMUnitTest *tests, size_t count, struct cuda_parity *p)
+{
+    int failed = 0;
+    shared = p;
+    for (size_t i = 0; i < run_count; i++) {
+        print_message("sm_%d, order seed %llu\n", runs[i].target, (unsigned long long)runs[i].seed);
+        emulator_set(&runs[i]);
+        failed += _cmocka_run_group_tests(name, tests, count, open_all, close_all);
+    }
+    return failed;
+}
+
 int cuda_parity_main(const char *name, const struct CMUnitTest *tests, size_t count,
                      struct cuda_parity *p)
 {
@@ -284,12 +297,5 @@ int cuda_parity_main(const char *name, const struct CMUnitTest *tests, size_t co
         {.target = 120, .seed = 12, .check_races = true, .check_global = true},
         {.target = 75, .seed = 0, .check_races = true, .check_global = true},
     };
-    int failed = 0;
-    shared = p;
-    for (size_t i = 0; i < COUNT_OF(runs); i++) {
-        print_message("sm_%d, order seed %llu\n", runs[i].target, (unsigned long long)runs[i].seed);
-        emulator_set(&runs[i]);
-        failed += _cmocka_run_group_tests(name, tests, count, open_all, close_all);
-    }
-    return failed;
+    return cuda_parity_main_on(runs, COUNT_OF(runs), name, tests, count, p);
 }

@@ -82,6 +82,10 @@ void cuda_parity_summary(void);
  * the race and block checks are on. Returns the number of failed tests. */
 int cuda_parity_main(const char *name, const struct CMUnitTest *tests, size_t count,
                      struct cuda_parity *p);
+/* The same with other targets and orders. */
+struct emulator_options;
+int cuda_parity_main_on(const struct emulator_options *runs, size_t run_count, const char *name,
+                        const struct CMUnitTest *tests, size_t count, struct cuda_parity *p);
 
 #define CUDA_RUN(p, name, args_type, ...)                                                          \
     for (enum side side = 0; side < SIDE_COUNT; side++) {                                          \

@@ -25,6 +25,7 @@ ROWS, NORM = ("attention_simple", "cuda_attention"), ("norm", "cuda_norm")
 MOVE, REDUCE = ("rearrange", "cuda_pointwise"), ("reduce", "cuda_pointwise")
 POINT, SLABS = ("pointwise", "cuda_pointwise"), ("gemm_f16", "cuda_attention")
 HALF = ("gemm_f16_half", "cuda_gemm")
+WGMMA = ("gemm_wgmma_f16", "cuda_wgmma")
 FAULTS = [
     # products with fp16 sums
     (HALF, "gemm_kernel.h", "second half of a slice is lost", "mma_half(sum, fa[1][i], fb[1] + 2 * n);", ""),
@@ -66,6 +67,37 @@ FAULTS = [
     (GEMM, "epilogue.h", "gate bias is the value's", "p.n / 2 + j + i", "j + i"),
     (GEMM, "epilogue.h", "activation of one of two", "v[0] = activate(e.act, v[0]), v[1] = activate(e.act, v[1]);", "v[0] = activate(e.act, v[0]);"),
     (GEMM, "epilogue.h", "one image's row for all", "at / e.rows_per_image * e.row_pitch", "0"),
+    # products of compute capability 9.0: synchronisation
+    (WGMMA, "gemm_wgmma_kernel.h", "a stage is not waited for", "phase_wait(full + 8 * ring.stage, ring.parity);", ""),
+    (WGMMA, "gemm_wgmma_kernel.h", "a stage is filled before it is empty", "phase_wait(empty + 8 * ring.stage, ring.parity ^ 1);", ""),
+    (WGMMA, "gemm_wgmma_kernel.h", "the wrong phase of a full stage", "full + 8 * ring.stage, ring.parity)", "full + 8 * ring.stage, ring.parity ^ 1)"),
+    (WGMMA, "gemm_wgmma_kernel.h", "the wrong phase of an empty stage", "empty + 8 * ring.stage, ring.parity ^ 1)", "empty + 8 * ring.stage, ring.parity)"),
+    (WGMMA, "gemm_wgmma_kernel.h", "the parity does not turn", "parity ^= 1;", ""),
+    (WGMMA, "gemm_wgmma_kernel.h", "no fence before the products", "group_fence();", ""),
+    (WGMMA, "gemm_wgmma_kernel.h", "no commit", "group_commit();", ""),
+    (WGMMA, "gemm_wgmma_kernel.h", "a stage is given back while it is read", "group_wait<1>();", "group_wait<2>();"),
+    (WGMMA, "gemm_wgmma_kernel.h", "the stage in use is given back", "lane == 0) phase_arrive(empty + 8 * last);\n            last", "lane == 0) phase_arrive(empty + 8 * ring.stage);\n            last"),
+    (WGMMA, "gemm_wgmma_kernel.h", "sums are read before they are there", "group_wait<0>();", ""),
+    (WGMMA, "gemm_wgmma_kernel.h", "a tile's last stage is kept", "if (slices.from < slices.to && lane == 0) phase_arrive(empty + 8 * last);", ""),
+    (WGMMA, "gemm_wgmma_kernel.h", "four warps are enough", "phase_init(empty + 8 * i, wgmma_warps);", "phase_init(empty + 8 * i, 4);"),
+    (WGMMA, "gemm_wgmma_kernel.h", "bytes of A alone are waited for", "phase_expect(arrived, S::stage_bytes);", "phase_expect(arrived, S::a_bytes);"),
+    (WGMMA, "gemm_wgmma_kernel.h", "barriers that copies do not see", "phase_init_visible();", ""),
+    (WGMMA, "gemm_wgmma_kernel.h", "no block barrier after the barriers are made", "    block_sync();", ""),
+    (WGMMA, "gemm_wgmma_kernel.h", "more registers than there are", "registers_take<232>", "registers_take<240>"),
+    # and its addressing
+    (WGMMA, "wrap_hopper.h", "wrong stride in the descriptor", "return matrix_descriptor(at, 16, 1024);", "return matrix_descriptor(at, 16, 2048);"),
+    (WGMMA, "wrap_hopper.h", "wrong swizzle in the descriptor", "(uint64_t)1 << 62", "(uint64_t)2 << 62"),
+    (WGMMA, "gemm_wgmma_kernel.h", "tiles off the swizzle's pattern", "stages = base + (wgmma_align - base % wgmma_align) % wgmma_align;", "stages = base;"),
+    (WGMMA, "gemm_wgmma_kernel.h", "B moves by twice 16 k", "b + (32 >> 4) * step", "b + (64 >> 4) * step"),
+    (WGMMA, "gemm_wgmma_kernel.h", "the second 64 rows are the first", "a + (8192 >> 4) * i +", "a +"),
+    (WGMMA, "gemm_wgmma_kernel.h", "both groups multiply the same rows", "matrix_rows(at + group * (S::a_bytes / 2));", "matrix_rows(at);"),
+    (WGMMA, "gemm_wgmma_kernel.h", "weights of the first tap for all", "arrived, c, tap, tile.n, tile.phase);", "arrived, c, 0, tile.n, tile.phase);"),
+    (WGMMA, "gemm_wgmma_kernel.h", "weights of the first phase for all", "arrived, c, tap, tile.n, tile.phase);", "arrived, c, tap, tile.n, 0);"),
+    (WGMMA, "gemm_wgmma_kernel.h", "phases turned", "tap_x + (tile.phase & 1)", "tap_x + (tile.phase >> 1)"),
+    (WGMMA, "gemm_wgmma_kernel.h", "stride forgotten along a line", "pixel % s.row_px * s.step", "pixel % s.row_px"),
+    (WGMMA, "gemm_wgmma_kernel.h", "every split starts at 0", "from = split * each < all ? split * each : all;", "from = 0;"),
+    (WGMMA, "gemm_wgmma_kernel.h", "rows beyond m are stored", "if (row_m >= g.m) continue;", ""),
+    (WGMMA, "gemm_wgmma_kernel.h", "a gate is its value", "&sums[4 * j + 4 + 2 * half]", "&sums[4 * j + 2 * half]"),
     # attention
     (FLASH, "attention_kernel.h", "no barrier before K is read", "        block_sync(); /* K has", "        /* K has"),
     (FLASH, "attention_kernel.h", "no barrier before V is read", "        block_sync(); /* V has", "        /* V has"),

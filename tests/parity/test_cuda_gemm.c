@@ -59,7 +59,7 @@ static void run_linear(enum dtype dtype, struct linear_case c)
 static void each_tile(void **state)
 {
     static const enum dtype dtypes[] = {DTYPE_F16, DTYPE_BF16};
-    for (int tile = 0; tile < GEMM_TILE_COUNT; tile++) {
+    for (int tile = 0; tile < GEMM_FIRST_WGMMA; tile++) {
         struct gemm_tile_shape s = gemm_tile_shape(tile, 0);
         for (int i = 0; i < 2; i++) {
             for (int splits = 1; splits <= 4; splits += 3) {
@@ -374,7 +374,7 @@ static void linear_gradients(void **state)
         run_linear_grad(dtypes[i], 300, 4, 40, false);
         run_linear_grad(dtypes[i], 65, 77, 5, true);
     }
-    for (int tile = 0; tile < GEMM_TILE_COUNT; tile++) {
+    for (int tile = 0; tile < GEMM_FIRST_WGMMA; tile++) {
         struct gemm_tile_shape s = gemm_tile_shape(tile, 1);
         force(tile, 2);
         cuda_parity_case(&p, "linear dx, tile %dx%d, 2 splits", s.m, s.n);
@@ -405,7 +405,7 @@ static void run_geglu(enum dtype dtype, int64_t m, int64_t k, int64_t half)
 
 static void geglu_epilogue(void **state)
 {
-    for (int tile = 0; tile < GEMM_TILE_COUNT; tile++) {
+    for (int tile = 0; tile < GEMM_FIRST_WGMMA; tile++) {
         if (!gemm_tile_shape(tile, 0).takes_geglu) continue;
         cuda_parity_case(&p, "linear with GEGLU, tile %d", tile);
         force(tile, 1);
@@ -427,7 +427,7 @@ static void half_sums(void **state)
     struct cuda_state *s = cuda_state(p.device[SIDE_CUDA]);
     const int64_t m = 70, k = 328;
     s->half_sums = true;
-    for (int tile = 0; tile < GEMM_TILE_COUNT; tile++) {
+    for (int tile = 0; tile < GEMM_FIRST_WGMMA; tile++) {
         int64_t out = gemm_tile_shape((enum gemm_tile)tile, 0).n + 7;
         cuda_parity_case(&p, "fp16 sums, tile %d", tile);
         force(tile, tile % 2 + 1);
@@ -539,7 +539,7 @@ static void counts(void **state)
     assert_int_equal(n.async_bytes, (256 * 320 * 2) * 2 + (320 * 320 * 2) * 2);
     /* 8 warps, 10 slices, 2 steps: 2 loads of A and 5 of B, 4 blocks */
     assert_int_equal(n.matrix_loads, 4 * 8 * 10 * 2 * 7);
-    for (int tile = 0; tile < GEMM_TILE_COUNT; tile++) {
+    for (int tile = 0; tile < GEMM_FIRST_WGMMA; tile++) {
         force(tile, 1);
         emulator_count_reset();
         run_linear_grad(DTYPE_F16, 40, 88, 64, false);

@@ -9,10 +9,11 @@
 
 #include "kernels/cuda/emulator/fiber.h"
 #include "kernels/cuda/emulator/graph.h"
+#include "kernels/cuda/emulator/machine.h"
 #include "kernels/cuda/emulator/memory.h"
 #include "kernels/cuda/wrap.h"
 
-enum lane_state { LANE_READY, LANE_WARP, LANE_BARRIER, LANE_DONE };
+enum lane_state { LANE_READY, LANE_WARP, LANE_BARRIER, LANE_SLEEP, LANE_DONE };
 
 struct pending_copy {
     shared_t to;
@@ -28,7 +29,8 @@ struct lane {
     const struct emulated_operands *operands;
     const char *file;
     int line;
-    int group; /* of cp.async, counts commits */
+    const char *asleep; /* LANE_SLEEP: what it waits for */
+    int group;          /* of cp.async, counts commits */
     size_t copies_done, copies_count;
     struct pending_copy copies[256];
 };
@@ -102,9 +104,9 @@ void emulated_fail(const char *file, int line, const char *format, ...)
     abort();
 }
 
-/* The next lane to run, or -1 when all wait or are done. In file order the running warp keeps
- * running, lowest lane first; with a seed both are drawn. */
-static int pick()
+/* The next lane that can run, or -1. In file order the running warp keeps running, lowest lane
+ * first; with a seed both are drawn. */
+static int pick_ready()
 {
     int chosen = -1;
     if (!machine.options.seed) {
@@ -118,6 +120,7 @@ static int pick()
         return machine.warp[chosen].first + __builtin_ctz(machine.warp[chosen].ready);
     }
     uint64_t draw = random_next();
+    hopper_early(draw >> 16);
     int start = machine.last_warp;
     if (!machine.warp[start].ready || draw % 4 == 0)
         start = (int)((draw >> 8) % (unsigned)machine.warps);
@@ -132,6 +135,15 @@ static int pick()
     int turn = (int)(draw >> 40) & 31;
     uint32_t turned = turn ? ready >> turn | ready << (32 - turn) : ready;
     return machine.warp[chosen].first + ((__builtin_ctz(turned) + turn) & 31);
+}
+
+/* The next lane to run, or -1 when all wait for nothing or are done. */
+static int pick()
+{
+    int chosen;
+    while ((chosen = pick_ready()) < 0)
+        if (!hopper_idle(machine.options.seed ? random_next() : 0)) return -1;
+    return chosen;
 }
 
 static void run_lane(struct fiber *from, int next)
@@ -168,7 +180,7 @@ static void lane_main()
         emulated_fail(l->copies[l->copies_done].file, l->copies[l->copies_done].line,
                       "asynchronous copy: never waited for");
     l->state = LANE_DONE;
-    machine.done++;
+    if (++machine.done == machine.threads) hopper_block_end();
     machine.warp[l->place.thread / 32].done++;
     wait_turn();
     abort();
@@ -185,8 +197,11 @@ static void deadlock()
             "deadlock: %d of %d threads ended, thread %d waits at a %s (%s:%d, kernel %s, block "
             "%d,%d,%d)",
             machine.done, machine.threads, i,
-            l->state == LANE_BARRIER ? "block barrier" : "warp collective", base_name(l->file),
-            l->line, machine.name, l->place.block_x, l->place.block_y, l->place.block_z);
+            l->state == LANE_BARRIER ? "block barrier"
+            : l->state == LANE_SLEEP ? l->asleep
+                                     : "warp collective",
+            base_name(l->file), l->line, machine.name, l->place.block_x, l->place.block_y,
+            l->place.block_z);
         machine.failed = true;
         return;
     }
@@ -205,6 +220,7 @@ void emulated_barrier(const char *file, int line)
     machine.waiting = 0;
     machine.counts.barriers++;
     shared_memory_epoch();
+    hopper_barrier();
     for (int i = 0; i < machine.threads; i++) {
         struct lane *other = &machine.lanes[i];
         if (other->line != line || other->file != file)
@@ -215,6 +231,46 @@ void emulated_barrier(const char *file, int line)
             set_ready(other, true);
         }
     }
+}
+
+/* ---- for hopper.cpp ---- */
+
+int machine_thread()
+{
+    return machine.running;
+}
+
+int machine_threads()
+{
+    return machine.threads;
+}
+
+int machine_target()
+{
+    return machine.options.target;
+}
+
+struct emulator_counts *machine_counts()
+{
+    return &machine.counts;
+}
+
+void machine_sleep(const char *what, const char *file, int line)
+{
+    struct lane *l = current();
+    l->asleep = what;
+    l->file = file;
+    l->line = line;
+    l->state = LANE_SLEEP;
+    wait_turn();
+}
+
+void machine_wake(int thread)
+{
+    struct lane *l = &machine.lanes[thread];
+    if (l->state != LANE_SLEEP) return;
+    l->state = LANE_READY;
+    set_ready(l, true);
 }
 
 /* ---- warp collectives ---- */
@@ -393,6 +449,7 @@ static uint32_t warp_epoch()
 void emulated_shared(bool write, shared_t a, void *value, size_t bytes, const char *file, int line)
 {
     shared_memory_access(write, a, value, bytes, current()->place.thread, warp_epoch(), file, line);
+    hopper_shared_access(write, a - shared_base(), bytes, file, line);
 }
 
 void emulated_global(bool write, const void *p, size_t bytes, const char *file, int line)
@@ -480,6 +537,7 @@ static void run_block(unsigned x, unsigned y, unsigned z, unsigned grid_x, size_
     machine.waiting = machine.done = machine.last_warp = 0;
     machine.counts.blocks++;
     shared_memory_start(shared_bytes, machine.options.check_races);
+    hopper_block_start(shared_bytes);
     for (int i = 0; i < machine.warps; i++) machine.warp[i] = {32 * i, 0, 0, 0xffffffffu, 0};
     for (int i = 0; i < machine.threads; i++) {
         struct lane *l = &machine.lanes[i];

@@ -40,6 +40,7 @@ struct emulator_options {
 struct emulator_counts {
     uint64_t launches, blocks, barriers, mma, matrix_loads, bank_conflicts, async_bytes;
     uint64_t load_bytes, store_bytes; /* global memory */
+    uint64_t wgmma, tensor_loads;
 };
 
 void emulator_set(const struct emulator_options *options);

@@ -3,9 +3,13 @@
 #include <cstring>
 #include <vector>
 
+struct alignas(64) param_line { /* tensor maps among the parameters want it */
+    unsigned char bytes[64];
+};
+
 struct node {
     struct graph_launch launch; /* body NULL: a copy */
-    std::vector<max_align_t> params;
+    std::vector<struct param_line> params;
     void *to;
     const void *from; /* NULL: zeros */
     size_t bytes;
@@ -47,7 +51,7 @@ void emulator_capture_spoil()
 void graph_keep_launch(const struct graph_launch &launch, const void *params, size_t params_bytes)
 {
     struct node n = {launch, {}, nullptr, nullptr, 0};
-    n.params.resize(params_bytes / sizeof(max_align_t) + 1);
+    n.params.resize(params_bytes / sizeof(struct param_line) + 1);
     memcpy(n.params.data(), params, params_bytes);
     n.bytes = params_bytes;
     capturing->nodes.push_back(n);

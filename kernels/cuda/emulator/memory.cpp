@@ -8,7 +8,7 @@
 
 /* ---- shared memory ---- */
 
-static const shared_t shared_first = 1024; /* = shared_base() */
+static const shared_t shared_first = 1152; /* = shared_base() */
 static const size_t shared_most = 228 * 1024;
 
 /* Who touched a cell of two bytes last. Two accesses are ordered when a block barrier lies between
@@ -32,6 +32,11 @@ void shared_memory_start(size_t bytes, bool check_races)
     shared_checked = check_races;
     memset(shared_bytes_of, 0xff, bytes);
     shared_now++;
+}
+
+uint8_t *shared_memory_bytes()
+{
+    return shared_bytes_of;
 }
 
 void shared_memory_epoch()

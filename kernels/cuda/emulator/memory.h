@@ -19,6 +19,7 @@ typedef uint32_t shared_t;
 /* A new block: everything NaN, nobody has touched anything. */
 void shared_memory_start(size_t bytes, bool check_races);
 void shared_memory_epoch(); /* a block barrier has passed */
+uint8_t *shared_memory_bytes(); /* of the block, for who checks by other rules */
 void shared_memory_access(bool write, shared_t a, void *value, size_t bytes, int thread,
                           uint32_t warp_epoch, const char *file, int line);
 

@@ -86,7 +86,7 @@ DEVICE int grid_x()
 }
 DEVICE shared_t shared_base()
 {
-    return 1024; /* not 0: a forgotten base is out of range */
+    return 1152; /* not 0: a forgotten base is out of range; aligned to 128 and no more */
 }
 
 DEVICE uint32_t float_to_bits(float v)

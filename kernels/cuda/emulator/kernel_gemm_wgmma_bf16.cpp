@@ -1,0 +1,1 @@
+#include "kernels/cuda/gemm_wgmma_bf16.cu"

@@ -1,0 +1,1 @@
+#include "kernels/cuda/gemm_wgmma_f16.cu"

@@ -1,0 +1,1 @@
+#include "kernels/cuda/selftest_wgmma.cu"
