@@ -11,10 +11,13 @@
 #include "kernels/cpu/cpu_table.h"
 #include "kernels/cpu/cpu_transpose.h"
 
+#include <math.h>
+
 #define BLOCK_K (8 * GEMM_MR) /* keys of one block; even */
 #define BLOCK_Q_WORDS 128     /* queries of one block as words of A: rows of P^T */
 #define PART_KEYS 1024        /* keys of one task */
 #define FINE_SCORES 65536     /* of a head: a 16x16 latent with itself */
+#define LOG2_E 1.44269504f
 
 struct attention_grad {
     const struct attention_grad_args *g;
@@ -23,12 +26,14 @@ struct attention_grad {
     int64_t block_q, q_blocks; /* a multiple of GEMM_NR */
     int64_t parts;             /* of the keys */
     int64_t d_steps, d_slices, d_pitch;
-    bool fine;         /* small: what rounding takes from P and dS is multiplied too */
+    bool few;          /* scores: sums are taken again, for lse is rounded once and P with it */
+    bool fine;         /* few, in bfloat16: what rounding takes from P and dS is multiplied too */
     float slope_scale; /* 0 where a single key has all the weight whatever the query says */
     char *memory;      /* of all workers */
     size_t memory_bytes;
-    float *dq;  /* [n,heads,parts,q_blocks] of [d][block_q] */
-    float *dot; /* [n,heads,lq] scale dy . y */
+    float *dq;   /* [n,heads,parts,q_blocks] of [d][block_q] */
+    float *dot;  /* [n,heads,lq] scale dy . y */
+    float *rest; /* [n,heads,lq] what lse lacks, in powers of two; zero unless few */
 };
 
 /* What a worker holds while it walks over its keys and all queries of a head. */
@@ -42,7 +47,8 @@ struct walk {
     char *slope_words;         /* [panels][words of keys][GEMM_NR]: B */
     char *p_rest, *slope_rest, *slope_rest_words; /* the same of what rounding took; fine only */
     float *dk, *dv;                               /* [PART_KEYS][d_pitch] */
-    float *lse, *dot;                             /* [block_q] in powers of two; times scale */
+    float *lse, *dot, *rest;                      /* [block_q]; times scale; in powers of two */
+    float *total;                                 /* [block_q] sums of P */
 };
 
 static int64_t div_up(int64_t a, int64_t b)
@@ -167,10 +173,10 @@ static void hide_future(struct walk *w, int64_t first_query, int64_t k0, int64_t
             w->s[r * GEMM_NR + i] = -1e30f;
 }
 
-/* exp(scale s - lse). The difference first: lse is rounded once, where it is large. */
-ALWAYS_INLINE vf probability(vf s, float scale, vf lse, const bool rough)
+/* exp(scale s - lse) 2^-rest. The difference first: lse is rounded once, where it is large. */
+ALWAYS_INLINE vf probability(vf s, float scale, vf lse, vf rest, const bool rough)
 {
-    return vf_exp2((s * scale - lse) * 1.44269504f, rough);
+    return vf_exp2((s * scale - lse) * LOG2_E - rest, rough);
 }
 
 ALWAYS_INLINE vf rest_of(vf x)
@@ -191,11 +197,12 @@ ALWAYS_INLINE void soften(const struct attention_grad *t, struct walk *w, int64_
         }
     for (int64_t v = 0; v < GEMM_NR; v += VL) {
         const vf lse = *(const vf *)(w->lse + q + v), dot = *(const vf *)(w->dot + q + v);
+        const vf lacking = *(const vf *)(w->rest + q + v);
         for (int64_t r = 0; r < keys; r += dt == DTYPE_BF16 ? 2 : 1) {
             vf p[2] = {{0}}, slope[2] = {{0}};
             for (int i = 0; i < (dt == DTYPE_BF16 ? 2 : 1); i++) {
                 int64_t at = (r + i) * GEMM_NR + v;
-                p[i] = probability(*(const vf *)(w->s + at), factor, lse, rough);
+                p[i] = probability(*(const vf *)(w->s + at), factor, lse, lacking, rough);
                 slope[i] = p[i] * (*(const vf *)(w->slope + at) * scale - dot);
                 vf_store(w->p_rows + (r + i) * GEMM_PITCH, q + v, dt, p[i]);
                 vf_store(w->slope_rows + (r + i) * GEMM_PITCH, q + v, dt, slope[i]);
@@ -262,10 +269,11 @@ ALWAYS_INLINE void take_queries(const struct attention_grad *t, struct walk *w, 
     pack_down(t, w->q_down, q, q_pitch, queries, words, dt);
     pack_down(t, w->dy_down, dy, dy_pitch, queries, words, dt);
     const float *lse = (const float *)a->lse + head * a->lq + q0;
-    const float *dot = t->dot + head * a->lq + q0;
+    const float *dot = t->dot + head * a->lq + q0, *rest = t->rest + head * a->lq + q0;
     for (int64_t i = 0; i < div_up(queries, GEMM_NR) * GEMM_NR; i++) {
         w->lse[i] = i < queries ? lse[i] : 1e30f; /* P of nobody is zero */
         w->dot[i] = i < queries ? dot[i] : 0;
+        w->rest[i] = i < queries ? rest[i] : 0;
     }
 }
 
@@ -345,6 +353,8 @@ static size_t lay_out(const struct attention_grad *t, struct walk *w, char *memo
         {(void **)&w->dv, PART_KEYS * pitch * 4},
         {(void **)&w->lse, q * 4},
         {(void **)&w->dot, q * 4},
+        {(void **)&w->rest, q * 4},
+        {(void **)&w->total, q * 4},
     };
     size_t used = 0;
     for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
@@ -378,10 +388,12 @@ static void dots_of_results(const struct attention_grad *t, int64_t head, int64_
                    vf_load_n(t->g->dy, at + e, DTYPE_F32, lanes);
         }
         t->dot[head * a->lq + i] = t->slope_scale * vf_sum(sum);
+        t->rest[head * a->lq + i] = 0;
     }
 }
 
-/* D as the sum of P dP: a result rounded to bfloat16 would shift all slopes of its row the same way, by
+/* D as the sum of P dP, and of few scores the sums of P, which would be 1 had lse not been rounded: of
+ * scores in the tens a float's last place is seen in P. A result rounded to bfloat16 would shift all slopes of its row the same way, by
  * as much as they are where one key has nearly all the weight (twice a plain sum's error). */
 static void dots_of_scores(const struct attention_grad *t, struct walk *w, int64_t head, int64_t q0,
                            int64_t queries)
@@ -397,7 +409,7 @@ static void dots_of_scores(const struct attention_grad *t, struct walk *w, int64
     const float *lse = (const float *)a->lse + head * a->lq + q0;
     for (int64_t i = 0; i < div_up(queries, GEMM_NR) * GEMM_NR; i++) {
         w->lse[i] = i < queries ? lse[i] : 1e30f;
-        w->dot[i] = 0;
+        w->dot[i] = w->total[i] = 0;
     }
     for (int64_t k0 = 0; k0 < seen; k0 += BLOCK_K) {
         int64_t keys = least(seen - k0, BLOCK_K);
@@ -411,18 +423,23 @@ static void dots_of_scores(const struct attention_grad *t, struct walk *w, int64
             if (a->causal && k0 + keys > q0 + q + 1) hide_future(w, q0 + q, k0, keys);
             for (int64_t v = 0; v < GEMM_NR; v += VL) {
                 const vf top = *(const vf *)(w->lse + q + v);
-                vf sum = *(const vf *)(w->dot + q + v);
+                vf sum = *(const vf *)(w->dot + q + v), total = *(const vf *)(w->total + q + v);
                 for (int64_t r = 0; r < keys; r++) {
                     int64_t at = r * GEMM_NR + v;
-                    sum += probability(*(const vf *)(w->s + at), factor, top, !t->fine) *
-                           *(const vf *)(w->slope + at);
+                    vf p = probability(*(const vf *)(w->s + at), factor, top, (vf){0}, !t->few);
+                    total += p;
+                    sum += p * *(const vf *)(w->slope + at);
                 }
                 *(vf *)(w->dot + q + v) = sum;
+                *(vf *)(w->total + q + v) = total;
             }
         }
     }
-    for (int64_t i = 0; i < queries; i++)
-        t->dot[head * a->lq + q0 + i] = t->slope_scale * w->dot[i];
+    for (int64_t i = 0; i < queries; i++) {
+        float total = t->few ? w->total[i] : 1;
+        t->dot[head * a->lq + q0 + i] = t->slope_scale * w->dot[i] / total;
+        t->rest[head * a->lq + q0 + i] = t->few ? log2f(total) : 0;
+    }
 }
 
 static void dots_task(void *context, int64_t task, int worker)
@@ -433,7 +450,7 @@ static void dots_task(void *context, int64_t task, int worker)
     int64_t head = task / t->q_blocks, q0 = task % t->q_blocks * t->block_q;
     int64_t queries = least(a->lq - q0, t->block_q);
     lay_out(t, &w, t->memory + t->memory_bytes * (size_t)worker);
-    if (a->dtype == DTYPE_F32)
+    if (a->dtype == DTYPE_F32 && !t->few)
         dots_of_results(t, head, q0, queries);
     else
         dots_of_scores(t, &w, head, q0, queries);
@@ -483,7 +500,8 @@ int cpu_attention_grad(struct device *d, const struct attention_grad_args *g, st
                                .parts = div_up(a->lk, PART_KEYS),
                                .slope_scale = a->lk > 1 ? (float)a->scale : 0,
                                .d_pitch = div_up(a->d, GEMM_NR) * GEMM_NR};
-    t.fine = a->dtype == DTYPE_BF16 && a->lq * a->lk <= FINE_SCORES;
+    t.few = a->lq * a->lk <= FINE_SCORES;
+    t.fine = t.few && a->dtype == DTYPE_BF16;
     t.block_q = BLOCK_Q_WORDS * 4 / t.element;
     if (t.block_q > div_up(a->lq, GEMM_NR) * GEMM_NR) t.block_q = div_up(a->lq, GEMM_NR) * GEMM_NR;
     t.q_blocks = div_up(a->lq, t.block_q);
@@ -498,12 +516,13 @@ int cpu_attention_grad(struct device *d, const struct attention_grad_args *g, st
     t.memory_bytes = lay_out(&t, &none, NULL);
     if (t.memory_bytes < rows_bytes) t.memory_bytes = rows_bytes;
     size_t all = t.memory_bytes * (size_t)threads;
-    int rc = cpu_scratch_start(d, all + dq_bytes + dot_bytes + 3 * 64, err);
+    int rc = cpu_scratch_start(d, all + dq_bytes + 2 * dot_bytes + 4 * 64, err);
     if (rc) return rc;
     cpu_state(d)->flops += 10.0 * (double)(heads * a->lq) * (double)(a->lk * a->d);
     t.memory = cpu_scratch_take(d, all);
     t.dq = cpu_scratch_take(d, dq_bytes);
     t.dot = cpu_scratch_take(d, dot_bytes);
+    t.rest = cpu_scratch_take(d, dot_bytes);
     struct pool *pool = cpu_state(d)->pool;
     pool_run(pool, heads * t.q_blocks, dots_task, &t);
     pool_run(pool, heads * t.parts, part_task, &t);

@@ -236,7 +236,7 @@ static void cpu_unpack(struct device *d, struct kernel_weight *w)
         return cpu_state(d)->table->name(d, a, err);                                               \
     }
 KERNEL_TABLE(X)
-KERNEL_BANDED_TABLE(X)
+CPU_FUSED_TABLE(X)
 #undef X
 
 const struct kernels cpu_kernels = {.name = "cpu",
@@ -249,7 +249,7 @@ const struct kernels cpu_kernels = {.name = "cpu",
                                     .pack = cpu_pack,
                                     .unpack = cpu_unpack,
 #define X(name, args) .name = dispatch_##name,
-                                    KERNEL_TABLE(X) KERNEL_BANDED_TABLE(X)
+                                    KERNEL_TABLE(X) CPU_FUSED_TABLE(X)
 #undef X
 };
 

@@ -12,6 +12,11 @@
 #include "kernels/cpu/cpu_pool.h"
 #include "kernels/device.h"
 
+/* Beside KERNEL_TABLE: linears joined (linear_join) gain nothing here, a task gathers few rows of x. */
+#define CPU_FUSED_TABLE(X)                                                                         \
+    X(linear_geglu, linear_args)                                                                   \
+    KERNEL_BANDED_TABLE(X)
+
 /* The two halves of GEMM scratch of one worker, see cpu_gemm.h. */
 #define CPU_WORKER_BYTES ((size_t)3 << 20)
 /* Of a picture in rows: half a last cache holds it and what is made of it. */

@@ -65,3 +65,33 @@ void epilogue_store(const struct epilogue *e, const float *tile, int64_t m0, int
     default: CPU_BY_DTYPE(e->dtype, store, e, tile, m0, rows, n0, cols, e->act);
     }
 }
+
+ALWAYS_INLINE void store_geglu(const struct epilogue *e, int64_t partner, const float *tile,
+                               int64_t m0, int64_t rows, int64_t n0, int64_t cols,
+                               const enum dtype t)
+{
+    for (int64_t i = 0; i < cols; i += VL) {
+        int lanes = cols - i < VL ? (int)(cols - i) : VL;
+        vf bias = {0}, gate_bias = {0};
+        if (e->bias) {
+            bias = vf_load_n(e->bias, n0 + i, DTYPE_F32, lanes);
+            gate_bias = vf_load_n(e->bias, n0 + partner + i, DTYPE_F32, lanes);
+        }
+        for (int64_t r = 0; r < rows; r++) {
+            const float *z = tile + r * 2 * GEMM_NR + i;
+            vf value = vf_load(z, 0, DTYPE_F32) + bias;
+            vf gate = vf_load(z, GEMM_NR, DTYPE_F32) + gate_bias;
+            vf y = value * vf_gelu(gate, t == DTYPE_BF16);
+            if (lanes == VL)
+                vf_store(e->y, (m0 + r) * e->ldy + n0 + i, t, y);
+            else
+                vf_store_n(e->y, (m0 + r) * e->ldy + n0 + i, t, y, lanes);
+        }
+    }
+}
+
+void epilogue_store_geglu(const struct epilogue *e, int64_t partner, const float *tile, int64_t m0,
+                          int64_t rows, int64_t n0, int64_t cols)
+{
+    CPU_BY_DTYPE(e->dtype, store_geglu, e, partner, tile, m0, rows, n0, cols);
+}

@@ -31,7 +31,12 @@ int CPU_NAME(epilogue_start)(struct epilogue *e, struct device *d, const struct 
                              int64_t n, size_t extra, struct error *err);
 void CPU_NAME(epilogue_store)(const struct epilogue *e, const float *tile, int64_t m0, int64_t rows,
                               int64_t n0, int64_t cols);
+/* y = value * gelu(gate), each with its bias: `store` where columns have partners (cpu_gemm.h), the gates
+ * `partner` columns after the values. */
+void CPU_NAME(epilogue_store_geglu)(const struct epilogue *e, int64_t partner, const float *tile,
+                                    int64_t m0, int64_t rows, int64_t n0, int64_t cols);
 #define epilogue_start CPU_NAME(epilogue_start)
 #define epilogue_store CPU_NAME(epilogue_store)
+#define epilogue_store_geglu CPU_NAME(epilogue_store_geglu)
 
 #endif

@@ -120,7 +120,8 @@ size_t gemm_packed_bytes(int64_t k, int64_t n, enum dtype dtype)
 struct cut {
     struct device *device;
     const struct gemm *g;
-    const char *b; /* packed, from column `first` on; NULL: fill_b */
+    const char *b;       /* packed, from column `first` on; NULL: fill_b */
+    const char *partner; /* of those columns, likewise */
     int64_t first, end;
     int64_t mc, nc, m_tasks, n_tasks, slices, slice;
 };
@@ -140,6 +141,8 @@ static void run_task(void *context, int64_t task, int worker)
     int64_t per_step = g->a_dtype == DTYPE_BF16 ? 2 : 1;
     int64_t slice = cut->slice * per_step, k_steps = steps_of(g->k, g->a_dtype);
 
+    const int parts = g->partner ? 2 : 1;
+
     for (int64_t s = 0; s < cut->slices; s++) {
         int64_t k0 = s * slice, count = min64(slice, g->k - k0);
         int64_t steps = div_up(count, per_step);
@@ -148,16 +151,21 @@ static void run_task(void *context, int64_t task, int worker)
         if (!cut->b) g->fill_b(g, b_slice, k0, count, n0, cols);
         for (int64_t n = 0; n < cols; n += GEMM_NR) {
             int64_t width = min64(GEMM_NR, cols - n);
-            const char *b =
-                cut->b ? cut->b + ((n0 + n - cut->first) * k_steps + k0 / per_step * GEMM_NR) * 4
-                       : (const char *)(b_slice + n * count);
-            for (int64_t t = 0, r = 0; t < tiles; t++) {
-                int64_t end = (t + 1) * rows / tiles, height = end - r;
-                float *tile = cut->slices == 1 ? c : c + (n * rows + r * GEMM_NR);
-                gemm_tile(tile, GEMM_NR, a + r * GEMM_PITCH, b, steps, height, width, g->a_dtype,
-                          s > 0);
-                if (last) g->store(g, tile, m0 + r, height, n0 + n, width);
-                r = end;
+            int64_t at = ((n0 + n - cut->first) * k_steps + k0 / per_step * GEMM_NR) * 4;
+            for (int part = 0; part < parts; part++) {
+                const char *b = part     ? cut->partner + at
+                                : cut->b ? cut->b + at
+                                         : (const char *)(b_slice + n * count);
+                for (int64_t t = 0, r = 0; t < tiles; t++) {
+                    int64_t end = (t + 1) * rows / tiles, height = end - r;
+                    float *tile = cut->slices > 1 ? c + (n * rows + r * GEMM_NR) * parts
+                                  : parts > 1     ? c + r * GEMM_NR * parts
+                                                  : c;
+                    gemm_tile(tile + part * GEMM_NR, parts * GEMM_NR, a + r * GEMM_PITCH, b, steps,
+                              height, width, g->a_dtype, s > 0);
+                    if (last && part + 1 == parts) g->store(g, tile, m0 + r, height, n0 + n, width);
+                    r = end;
+                }
             }
         }
     }
@@ -167,7 +175,7 @@ static void run_task(void *context, int64_t task, int worker)
 static void choose_cut(struct cut *cut, const struct gemm *g, int threads)
 {
     int64_t n_panels = div_up(cut->end - cut->first, GEMM_NR);
-    int64_t mc_max = GEMM_MC_MAX / GEMM_MR * GEMM_MR;
+    int64_t mc_max = GEMM_MC_MAX / GEMM_MR * GEMM_MR, parts = g->partner ? 2 : 1;
     double best = 0;
     for (int64_t n_tasks = 1; n_tasks <= n_panels; n_tasks++) {
         int64_t panels = div_up(n_panels, n_tasks);
@@ -178,11 +186,11 @@ static void choose_cut(struct cut *cut, const struct gemm *g, int threads)
         for (int64_t m_tasks = m_first; m_tasks <= m_last; m_tasks++) {
             int64_t mc = div_up(div_up(g->m, m_tasks), GEMM_MR) * GEMM_MR;
             if (mc > mc_max) continue;
-            if (cut->slices > 1 && (size_t)(mc * nc * 4) > GEMM_C_BYTES) continue;
+            if (cut->slices > 1 && (size_t)(mc * nc * parts * 4) > GEMM_C_BYTES) continue;
             int64_t tasks = div_up(g->m, mc) * div_up(n_panels, panels);
             /* time in units of one A word times one B panel: products, gathering A, loading B */
-            double task = (double)mc * (double)panels + (double)mc * 0.4 +
-                          (double)panels * (cut->b ? 6 : 12) + 4;
+            double task = (double)(mc * panels * parts) + (double)mc * 0.4 +
+                          (double)(panels * parts) * (cut->b ? 6 : 12) + 4;
             double time = task * (double)div_up(tasks, threads);
             if (tasks > threads) time += 0.25 * task; /* the last one runs alone */
             if (best == 0 || time < best) {
@@ -259,21 +267,27 @@ void gemm_run(struct device *d, const struct gemm *g)
     if (g->m <= 0 || g->n <= 0) return;
     cpu_state(d)->flops += 2.0 * (double)g->m * (double)g->n * (double)g->k;
     struct cut cut = {.device = d, .g = g};
-    cut.slice = g->slice ? g->slice : GEMM_STEPS;
-    cut.slices = div_up(steps_of(g->k, g->a_dtype), cut.slice);
+    const int64_t k_steps = steps_of(g->k, g->a_dtype), parts = g->partner ? 2 : 1;
+    cut.slice = g->slice ? g->slice : div_up(k_steps, div_up(k_steps, GEMM_STEPS));
+    cut.slices = div_up(k_steps, cut.slice);
     cut.end = g->n;
     cut.b = g->b;
+    if (g->b && g->partner) cut.partner = cut.b + g->partner * k_steps * 4;
     if (!g->file) {
         run_columns(&cut);
         return;
     }
-    int64_t k_steps = steps_of(g->k, g->a_dtype);
-    int64_t columns = columns_at_once(k_steps, g->n, cpu_state(d)->threads);
+    int64_t columns = columns_at_once(k_steps * parts, g->n, cpu_state(d)->threads);
     struct packing p = {.file = g->file, .dtype = g->a_dtype, .k_steps = k_steps};
-    cut.b = p.to = cpu_state(d)->panels;
+    char *panels = cpu_state(d)->panels;
+    cut.b = panels;
+    if (g->partner) cut.partner = panels + columns * k_steps * 4;
     for (; cut.first < g->n; cut.first += columns) {
         cut.end = min64(cut.first + columns, g->n);
-        pack_columns(d, &p, cut.first, cut.end);
+        for (int part = 0; part < parts; part++) {
+            p.to = panels + part * columns * k_steps * 4;
+            pack_columns(d, &p, cut.first + part * g->partner, cut.end + part * g->partner);
+        }
         run_columns(&cut);
     }
 }

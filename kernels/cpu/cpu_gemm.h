@@ -48,7 +48,11 @@ struct gemm {
     const struct unpacked *file;
     void (*fill_b)(const struct gemm *g, float *panels, int64_t k0, int64_t count, int64_t n0,
                    int64_t cols);
-    /* takes the finished sums of a tile: rows x cols, row pitch GEMM_NR */
+    /* 0, or the distance of each column's partner: n counts the columns that have one, all of B has 2n.
+     * A multiple of GEMM_NR where B is packed whole. Not with fill_b. */
+    int64_t partner;
+    /* takes the finished sums of a tile: rows x cols, row pitch GEMM_NR; with partners 2 GEMM_NR, the
+     * partner's sums GEMM_NR after a column's */
     void (*store)(const struct gemm *g, const float *tile, int64_t m0, int64_t rows, int64_t n0,
                   int64_t cols);
     const void *context;

@@ -89,6 +89,25 @@ ALWAYS_INLINE vf vf_normal(vf x)
     return vf_where_less(x, vf_set(0.0f), half, 1.0f - half);
 }
 
+/* x times vf_normal(x); `rough` is good to 3e-4 of it, for results that are rounded to bfloat16: Q of degree 4
+ * with t = 1 / (1 + 0.55 z), fitted as above to 6e-5. */
+ALWAYS_INLINE vf vf_gelu(vf x, const bool rough)
+{
+    if (!rough) return x * vf_normal(x);
+    vf t = 1.0f + 0.38890873f * vf_abs(x);
+#if VL == 16
+    t = (vf)_mm512_rcp14_ps((__m512)t);
+#else
+    t = 1.0f / t;
+#endif
+    vf p = t * -0.087315797f + 0.16710139f;
+    p = p * t + 0.10692939f;
+    p = p * t + 0.15822057f;
+    p = p * t + 0.15503640f;
+    vf half = p * t * vf_exp2(-0.72134752f * x * x, true);
+    return x * vf_where_less(x, vf_set(0.0f), half, 1.0f - half);
+}
+
 ALWAYS_INLINE vf vf_tanh(vf x)
 {
     vf a = vf_abs(x);

@@ -165,7 +165,7 @@ ALWAYS_INLINE void geglu_row(const struct geglu_args *a, int64_t row, const enum
     for (int64_t i = 0; i < a->d; i += VL) {
         int lanes = a->d - i < VL ? (int)(a->d - i) : VL;
         vf gate = some(a->x, x + a->d + i, t, lanes);
-        put(a->y, y + i, t, some(a->x, x + i, t, lanes) * vf_activate(gate, ACT_GELU), lanes);
+        put(a->y, y + i, t, some(a->x, x + i, t, lanes) * vf_gelu(gate, t == DTYPE_BF16), lanes);
     }
 }
 

@@ -5,6 +5,6 @@ extern const struct kernels CPU_NAME(cpu_table);
 
 const struct kernels CPU_NAME(cpu_table) = {.name = "cpu",
 #define X(name, args) .name = cpu_##name,
-                                            KERNEL_TABLE(X) KERNEL_BANDED_TABLE(X)
+                                            KERNEL_TABLE(X) CPU_FUSED_TABLE(X)
 #undef X
 };

@@ -6,16 +6,18 @@
 #ifndef KERNELS_CPU_CPU_TABLE_H
 #define KERNELS_CPU_CPU_TABLE_H
 
+#include "kernels/cpu/cpu_device.h"
 #include "kernels/cpu/cpu_isa.h"
 #include "kernels/kernels.h"
 
 #define X(name, args)                                                                              \
     int CPU_NAME(cpu_##name)(struct device * d, const struct args *a, struct error *err);
 KERNEL_TABLE(X)
-KERNEL_BANDED_TABLE(X)
+CPU_FUSED_TABLE(X)
 #undef X
 
 #define cpu_linear CPU_NAME(cpu_linear)
+#define cpu_linear_geglu CPU_NAME(cpu_linear_geglu)
 #define cpu_linear_dx CPU_NAME(cpu_linear_dx)
 #define cpu_linear_dw CPU_NAME(cpu_linear_dw)
 #define cpu_conv2d CPU_NAME(cpu_conv2d)

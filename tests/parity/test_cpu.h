@@ -20,6 +20,7 @@
 
 #define CPU_TESTS(X)                                                                               \
     X(linear)                                                                                      \
+    X(linear_geglu)                                                                                \
     X(linear_grad)                                                                                 \
     X(conv2d)                                                                                      \
     X(group_norm)                                                                                  \

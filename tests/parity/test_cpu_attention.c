@@ -44,9 +44,8 @@ static int run_attention_grad(struct parity_run *run, const void *args, struct e
     return rc ? rc : run->k->attention_grad(run->d, &g, err);
 }
 
-/* runs: 1 inference, 2 and with sums, 3 and backward */
-static void attention_runs(int runs, int64_t n, int64_t heads, int64_t lq, int64_t lk, int64_t d,
-                           bool causal, int64_t gap, double spread)
+static void attention_once(int64_t n, int64_t heads, int64_t lq, int64_t lk, int64_t d, bool causal,
+                           int64_t gap, double spread)
 {
     int64_t ld = heads * d + gap;
     struct attention_case v = {.a = {.n = n,
@@ -61,7 +60,7 @@ static void attention_runs(int runs, int64_t n, int64_t heads, int64_t lq, int64
                                      .scale = 1 / sqrt((double)d),
                                      .causal = causal},
                                .accumulate = gap > 0};
-    for (int i = 0; i < runs; i++) {
+    for (int i = 0; i < 3; i++) { /* inference, with sums, backward */
         int grad = i == 2;
         v.lse = i == 1;
         struct parity_case c = {.run = grad ? run_attention_grad : run_attention, .args = &v};
@@ -83,12 +82,6 @@ static void attention_runs(int runs, int64_t n, int64_t heads, int64_t lq, int64
     }
 }
 
-static void attention_once(int64_t n, int64_t heads, int64_t lq, int64_t lk, int64_t d, bool causal,
-                           int64_t gap, double spread)
-{
-    attention_runs(3, n, heads, lq, lk, d, causal, gap, spread);
-}
-
 void test_attention(void **unused)
 {
     attention_once(2, 2, 60, 77, 40, false, 0, 1);
@@ -104,7 +97,6 @@ void test_attention(void **unused)
     attention_once(1, 1, 1100, 1100, 8, true, 0, 2);
     /* maxima far above the first keys': a block is done again */
     attention_once(1, 2, 40, 601, 24, false, 0, 40);
-    /* backward, a float of sums a row would be too coarse for scores of hundreds */
-    attention_runs(2, 2, 1, 65, 300, 40, false, 0, 100);
+    attention_once(2, 1, 65, 300, 40, false, 0, 100);
     attention_once(1, 1, 33, 283, 64, false, 4, 1); /* an odd key alone in a second block */
 }

@@ -67,6 +67,51 @@ void test_linear(void **unused)
                     parity_between(0, 5), ACT_NONE, (int)parity_between(0, 15));
 }
 
+RUN(run_linear_geglu, linear_args)
+a.dtype = run->dtype;
+a.w = &run->weight;
+a.x = run->data[0];
+a.y = run->data[2];
+a.epilogue.bias_dtype = run->real;
+if (a.epilogue.bias) a.epilogue.bias = run->data[3];
+RUN_END(linear_geglu)
+
+static void geglu_once(int64_t m, int64_t k, int64_t half, int64_t gap, bool bias)
+{
+    struct linear_args a = {.m = m,
+                            .k = k,
+                            .out = 2 * half,
+                            .ldx = k + gap,
+                            .ldy = half + gap,
+                            .epilogue.bias = bias ? "" : NULL};
+    struct parity_case c = {.run = run_linear_geglu, .args = &a, .rank = 2, .dim = {2 * half, k}};
+    snprintf(c.name, sizeof c.name, "linear_geglu %lldx2*%lldx%lld gap %lld bias %d", (long long)m,
+             (long long)half, (long long)k, (long long)gap, bias);
+    parity_operand(&c, OPERAND_ACTIVATION, false, m * (k + gap), 1);
+    parity_operand(&c, OPERAND_WEIGHT, false, 2 * half * k, 1 / sqrt((double)k));
+    parity_operand(&c, OPERAND_ACTIVATION, true, m * (half + gap), 1);
+    parity_operand(&c, OPERAND_REAL, false, 2 * half, 1);
+    cpu_check(&c);
+}
+
+void test_linear_geglu(void **unused)
+{
+    static const int64_t edge[] = {1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 64, 96};
+    for (size_t i = 0; i < COUNT_OF(edge); i++) {
+        geglu_once(29, 40, edge[i], 0, i % 2);
+        geglu_once(9, edge[i], 64, 3, true);
+        geglu_once(edge[i], 18, 35, 1, true);
+    }
+    geglu_once(500, 64, 128, 0, true);  /* several tasks of rows */
+    geglu_once(30, 1300, 160, 0, true); /* slices of K */
+    geglu_once(20, 900, 1320, 2,
+               true); /* a weight packed in ranges of columns, the last one narrow */
+    geglu_once(3, 2600, 1600, 0, true);
+    for (int i = 0; i < 4; i++)
+        geglu_once(parity_between(1, 120), parity_between(1, 700), parity_between(1, 200),
+                   parity_between(0, 5), true);
+}
+
 RUN(run_linear_dx, linear_dx_args)
 a.dtype = run->dtype;
 a.w = &run->weight;
