@@ -18,11 +18,12 @@
 
 /* ---- choosing ---- */
 
+/* One that is being encoded takes no room: the device is at the next. */
 static int jobs_at(const struct worker *w, const struct engine_process *e, const struct job **first)
 {
     int count = 0;
     for (const struct job *j = w->jobs; j; j = j->next)
-        if (j->engine == e) {
+        if (j->engine == e && j->phase != ENGINE_PHASE_ENCODE) {
             count++;
             if (first) *first = j; /* the oldest: the list has the newest first */
         }
@@ -248,6 +249,7 @@ void dispatch_take_back(struct job *job, const char *why)
     struct page *p = page_new();
     int count = 0;
     job->engine = NULL;
+    job->phase = ENGINE_PHASE_QUEUED;
     for (int i = 0; i < job->count; i++) {
         struct job_image *image = &job->images[i];
         if (image->ended || image->state != JOB_GENERATING || image->fault[0]) continue;
@@ -449,7 +451,8 @@ void dispatch_park(struct worker *w, const char *why)
     log_info("engine.parked", "text=\"%s\"", why);
     for (struct job *j = w->jobs, *next; j; j = next) {
         next = j->next;
-        if (j->engine && !j->pages) take_from_engine(j, why);
+        /* encoded pictures need no device: their results come by themselves */
+        if (j->engine && !j->pages && j->phase != ENGINE_PHASE_ENCODE) take_from_engine(j, why);
     }
     for (int i = 0; i < w->engine_count; i++)
         for (int k = 0; k < w->model_count; k++) {

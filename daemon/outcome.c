@@ -99,8 +99,9 @@ static void take_result(struct job *job, struct engine_process *e, struct engine
         return;
     }
     for (int i = 0; i < r->note_count; i++) take_note(job, r->notes[i]);
+    /* the device's: encoding goes on beside the next job */
     for (int p = 0; p < ENGINE_PHASE_COUNT; p++)
-        if (p != ENGINE_PHASE_QUEUED) seconds += r->seconds[p];
+        if (p != ENGINE_PHASE_QUEUED && p != ENGINE_PHASE_ENCODE) seconds += r->seconds[p];
     for (int i = 0; i < job->count; i++) {
         struct job_image *image = &job->images[i];
         if (judge(job, image, &r->images[i], &err)) {
@@ -234,6 +235,10 @@ void outcome_message(struct worker *w, struct engine_process *e, struct engine_m
         job->step = m->progress.step;
         job->step_count = m->progress.steps;
         job->step_at = m->progress.seconds;
+        if (job->phase == ENGINE_PHASE_ENCODE) { /* the device is free */
+            dispatch(w);
+            worker_look(w);
+        }
         break;
     case ENGINE_RESULT: take_result(job, e, m); break;
     case ENGINE_ALCHEMY_RESULT: take_form_result(job, m); break;

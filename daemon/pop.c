@@ -93,7 +93,8 @@ bool pop_blocked(const struct popper *p, struct control_reason *r, char *text, s
 static int open_before_checked(const struct worker *w)
 {
     int count = 0;
-    for (const struct job *j = w->jobs; j; j = j->next) count += job_is_open_for_engine(j);
+    for (const struct job *j = w->jobs; j; j = j->next)
+        count += job_is_open_for_engine(j) && j->phase != ENGINE_PHASE_ENCODE;
     return count;
 }
 

@@ -220,7 +220,7 @@ struct engine_msg *channel_take(struct channel *c)
 void channel_done(struct channel *c, struct engine_msg *job)
 {
     pthread_mutex_lock(&c->lock);
-    c->running[0] = 0;
+    if (str_equal(c->running, job->job_id)) c->running[0] = 0; /* the next may run already */
     pthread_mutex_unlock(&c->lock);
     struct channel_item *item =
         (struct channel_item *)((char *)job - offsetof(struct channel_item, msg));

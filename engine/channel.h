@@ -1,9 +1,9 @@
 /*
  * channel.h - the engine's end of the pipe: frames in and out, a queue of jobs, cancellations.
  *
- * Place    between the host (kilnd, kiln) and engine/serve. Three threads touch it: a reader that
- *          never computes, a beater that sends heartbeats, and the engine's own thread, which takes
- *          jobs.
+ * Place    between the host (kilnd, kiln) and engine/serve. Four threads touch it: a reader that
+ *          never computes, a beater that sends heartbeats, the engine's own thread, which takes jobs,
+ *          and the finisher, which sends what they gave.
  * Owner    start/stop around the caller's struct.
  * Failure  channel_send: ERR_NETWORK when the host has gone. The end of input is a shutdown and
  *          cancels whatever runs.
@@ -47,7 +47,8 @@ int channel_start(struct channel *c, int in_fd, int out_fd, uint64_t launch_id, 
 /* Joins both threads; safe after the end of input only. */
 void channel_stop(struct channel *c);
 
-/* The next job in the order of arrival; blocks. NULL: shutdown. Free with channel_done. */
+/* The next job in the order of arrival; blocks. NULL: shutdown. Free with channel_done, from any
+ * thread. */
 struct engine_msg *channel_take(struct channel *c);
 void channel_done(struct channel *c, struct engine_msg *job);
 

@@ -13,6 +13,7 @@
 #include "diffusion/safety/safety.h"
 #include "engine/channel.h"
 #include "engine/describe.h"
+#include "engine/finisher.h"
 #include "engine/models.h"
 #include "engine/nvml.h"
 #include "engine/post.h"
@@ -23,16 +24,18 @@ struct engine {
     struct device *device;
     struct models models;
     struct post post;
-    char *annotators;      /* folder; NULL: no cache folder is known */
+    char *annotators; /* folder; NULL: no cache folder is known */
     struct describe describe;
     struct safety *safety; /* NULL: none, or a broken one */
     struct channel channel;
+    struct finisher finisher;
     struct nvml *nvml; /* NULL: nothing is known about the card */
 };
 
 int serve_load(struct engine *e, const struct engine_msg *job);
-int serve_alchemy(struct engine *e, const struct engine_msg *job);
-int serve_generate(struct engine *e, const struct engine_msg *job);
+/* These take the job; its end may come later, from the finisher. */
+int serve_alchemy(struct engine *e, struct engine_msg *job);
+int serve_generate(struct engine *e, struct engine_msg *job);
 int serve_train(struct engine *e, const struct engine_msg *job);
 
 #endif

@@ -167,8 +167,10 @@ static int work(struct engine *e)
             rc = serve_load(e, job);
         } else if (job->kind == ENGINE_GENERATE) {
             rc = serve_generate(e, job);
+            job = NULL;
         } else if (job->kind == ENGINE_ALCHEMY) {
             rc = serve_alchemy(e, job);
+            job = NULL;
         } else if (job->kind == ENGINE_TRAIN) {
             rc = serve_train(e, job);
         } else {
@@ -176,7 +178,7 @@ static int work(struct engine *e)
                       engine_kind_name(job->kind));
             channel_send_error(&e->channel, job->job_id, &err, false);
         }
-        channel_done(&e->channel, job);
+        if (job) channel_done(&e->channel, job);
         if (rc == ERR_DEVICE) return ENGINE_EXIT_DEVICE;
     }
     return 0;
@@ -207,7 +209,8 @@ int main(int argc, char **argv)
     int out_fd = dup(STDOUT_FILENO);
     dup2(STDERR_FILENO, STDOUT_FILENO);
 
-    if (channel_start(&e->channel, STDIN_FILENO, out_fd, o.launch_id, &err)) {
+    if (channel_start(&e->channel, STDIN_FILENO, out_fd, o.launch_id, &err) ||
+        finisher_start(&e->finisher, &e->channel, &err)) {
         log_error("engine.start", "reason=\"%s\"", err.text);
         return 1;
     }
@@ -231,6 +234,8 @@ int main(int argc, char **argv)
     e->channel.measure = measure;
     say_hello(e);
     code = work(e);
+    finisher_stop(
+        &e->finisher);     /* what was computed still leaves, also from a device that is gone */
     if (code) _exit(code); /* the device is gone: no orderly way out of its library */
     channel_stop(&e->channel);
     nvml_close(e->nvml);

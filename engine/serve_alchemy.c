@@ -58,7 +58,7 @@ static int answer_caption(struct alchemy *a, const struct pixels *picture,
     int rc = describe_caption(&a->engine->describe, &text, picture, hooks, err);
     if (rc) return rc;
     result->form = ALCHEMY_CAPTION;
-    result->text = text; /* serve_alchemy frees it */
+    result->text = text; /* the answer's */
     result->seconds = now_seconds() - a->started;
     return 0;
 }
@@ -76,28 +76,25 @@ static int answer_words(struct alchemy *a, const struct pixels *picture,
 }
 
 /* A changed picture, judged and encoded. */
-static int answer_image(struct alchemy *a, struct pixels *picture, bool lossless,
-                        struct engine_alchemy_result *result, struct error *err)
+static int answer_image(struct alchemy *a, struct pixels *picture, struct finish *x,
+                        struct error *err)
 {
     const struct engine_alchemy *job = &a->job->alchemy;
-    struct buf bytes;
+    struct engine_alchemy_result *result = &x->answer.alchemy_result;
     int rc = 0;
     if (job->check_safety) rc = verdict_apply(a->engine, picture, NULL, false, &result->image, err);
-    buf_init(&bytes, FRAME_ENGINE_MAX / 2);
-    if (!rc) rc = codec_encode(&bytes, IMAGE_WEBP, picture, lossless ? 101 : 95, NULL, err);
-    if (!rc) {
-        result->form = job->form;
-        result->image.width_px = picture->width;
-        result->image.height_px = picture->height;
-        result->image.bytes.data = buf_take(&bytes, &result->image.bytes.length);
-        result->seconds = now_seconds() - a->started;
-    }
-    buf_release(&bytes);
-    return rc;
+    if (rc) return rc;
+    result->form = job->form;
+    result->seconds = now_seconds() - a->started;
+    x->format = IMAGE_WEBP;
+    x->images[x->image_count++] = *picture;
+    *picture = (struct pixels){0};
+    return 0;
 }
 
-static int work(struct alchemy *a, struct engine_alchemy_result *result, struct error *err)
+static int work(struct alchemy *a, struct finish *x, struct error *err)
 {
+    struct engine_alchemy_result *result = &x->answer.alchemy_result;
     const struct engine_alchemy *job = &a->job->alchemy;
     struct pipeline_hooks hooks = {a, on_progress, on_canceled};
     struct pixels picture;
@@ -120,7 +117,8 @@ static int work(struct alchemy *a, struct engine_alchemy_result *result, struct 
         rc = answer_words(a, &picture, &hooks, result, err);
     } else {
         rc = post_run(&a->engine->post, &post, &picture, &hooks, err);
-        if (!rc) rc = answer_image(a, &picture, own_file || job->lossless, result, err);
+        x->quality = own_file || job->lossless ? 101 : 95;
+        if (!rc) rc = answer_image(a, &picture, x, err);
     }
     if (!rc && faces >= 0) result->number = faces;
     if (!rc) result->joules = energy_since(&energy);
@@ -128,19 +126,15 @@ static int work(struct alchemy *a, struct engine_alchemy_result *result, struct 
     return rc;
 }
 
-int serve_alchemy(struct engine *e, const struct engine_msg *job)
+int serve_alchemy(struct engine *e, struct engine_msg *job)
 {
     struct alchemy a = {.engine = e, .job = job, .started = now_seconds()};
-    struct engine_msg m;
     struct error err = {0};
-    engine_msg_init(&m, ENGINE_ALCHEMY_RESULT, e->channel.launch_id, job->job_id);
-    int rc = work(&a, &m.alchemy_result, &err);
+    struct finish *x = finish_new(&e->channel, ENGINE_ALCHEMY_RESULT, job);
+    int rc = work(&a, x, &err);
     if (rc)
-        channel_send_error(&e->channel, job->job_id, &err, rc == ERR_DEVICE);
-    else if (channel_send(&e->channel, &m, &err))
-        channel_send_error(&e->channel, job->job_id, &err, false);
-    free(m.alchemy_result.image.bytes.data);
-    free((char *)(uintptr_t)m.alchemy_result.text);
-    free(m.alchemy_result.words);
+        finish_fail(x, &e->channel, &err, rc == ERR_DEVICE);
+    else
+        finisher_give(&e->finisher, x);
     return rc == ERR_DEVICE ? rc : 0;
 }

@@ -1,9 +1,11 @@
-/* serve_generate.c - one image request: model, pipeline, check, encode, answer. */
+/* serve_generate.c - one image request: model, pipeline, post-processors, check; then the finisher. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
 #include "base/now.h"
+#include "base/str.h"
 #include "engine/energy.h"
 #include "engine/engine.h"
 #include "engine/verdict.h"
@@ -87,31 +89,6 @@ static int judge_images(struct generate *g, struct pipeline_result *made,
     return 0;
 }
 
-static int encode_images(const struct engine_generate *g, const struct pipeline_result *made,
-                         struct engine_result *result, struct error *err)
-{
-    struct image_text text = {.parameters = (char *)(uintptr_t)g->parameters,
-                              .xmp = (char *)(uintptr_t)g->xmp};
-    result->format = g->format;
-    for (int i = 0; i < made->count; i++) {
-        struct engine_image *image = &result->images[i];
-        struct buf bytes;
-        buf_init(&bytes, FRAME_ENGINE_MAX / 2);
-        int rc = codec_encode(&bytes, format_of(g->format), &made->images[i], g->quality,
-                              image->censored ? NULL : &text, err);
-        if (rc) {
-            buf_release(&bytes);
-            return rc;
-        }
-        image->bytes.data = buf_take(&bytes, &image->bytes.length);
-        image->width_px = made->images[i].width;
-        image->height_px = made->images[i].height;
-        image->index = i;
-        result->image_count = i + 1;
-    }
-    return 0;
-}
-
 /* Each post-processor over all images, so that its networks are opened once. */
 static int post_process(struct generate *g, struct pipeline_result *made,
                         const struct pipeline_hooks *hooks, struct error *err)
@@ -169,37 +146,52 @@ static int generate(struct generate *g, struct engine_result *result, struct pip
     rc = judge_images(g, made, result, err);
     if (rc) return rc;
     result->seconds[ENGINE_PHASE_SAFETY] = now_seconds() - before;
-    before = now_seconds();
-    rc = encode_images(job, made, result, err);
-    result->seconds[ENGINE_PHASE_ENCODE] = now_seconds() - before;
     result->joules = energy_since(&energy);
     result->energy_source = energy_source(&energy);
     result->peak_bytes = (int64_t)made->peak_bytes;
-    result->model_sha256 = models_hash(&g->engine->models, job->request.model, 1);
     result->kernels = g->engine->device->kernels->name;
     result->device = g->engine->device->label;
-    for (int i = 0; i < made->note_count && i < ENGINE_NOTES_MAX; i++)
-        result->notes[result->note_count++] = made->notes[i];
     return rc;
 }
 
-int serve_generate(struct engine *e, const struct engine_msg *job)
+/* The pictures leave the pipeline's result for the answer; they are encoded beside the next job. */
+static void fill(struct finish *x, struct generate *g, struct pipeline_result *made)
+{
+    const struct engine_generate *job = &g->job->generate;
+    struct engine_result *result = &x->answer.result;
+    for (int i = 0; i < made->count; i++) {
+        x->images[x->image_count++] = made->images[i];
+        made->images[i] = (struct pixels){0};
+    }
+    for (int i = 0; i < made->note_count && i < ENGINE_NOTES_MAX; i++) {
+        x->notes[i] = alloc_string(made->notes[i]);
+        result->notes[result->note_count++] = x->notes[i];
+    }
+    str_copy(x->model_sha256, sizeof x->model_sha256,
+             models_hash(&g->engine->models, job->request.model, 1));
+    result->model_sha256 = x->model_sha256;
+    result->format = job->format;
+    x->format = format_of(job->format);
+    x->quality = job->quality;
+    x->text = (struct image_text){.parameters = (char *)(uintptr_t)job->parameters,
+                                  .xmp = (char *)(uintptr_t)job->xmp};
+}
+
+int serve_generate(struct engine *e, struct engine_msg *job)
 {
     struct generate g = {.engine = e, .job = job, .started = now_seconds()};
     struct pipeline_result made = {0};
-    struct engine_msg *m = calloc(1, sizeof *m);
     struct error err = {0};
-    if (!m) return ERR_NO_MEMORY;
+    struct finish *x = finish_new(&e->channel, ENGINE_RESULT, job);
     if (job->generate.deadline_seconds > 0) g.deadline = g.started + job->generate.deadline_seconds;
-    engine_msg_init(m, ENGINE_RESULT, e->channel.launch_id, job->job_id);
-    int rc = generate(&g, &m->result, &made, &err);
-    if (rc)
-        channel_send_error(&e->channel, job->job_id, &err, rc == ERR_DEVICE);
-    else if (channel_send(&e->channel, m, &err))
-        channel_send_error(&e->channel, job->job_id, &err, false);
-    for (int i = 0; i < m->result.image_count; i++) free(m->result.images[i].bytes.data);
+    int rc = generate(&g, &x->answer.result, &made, &err);
+    if (rc) {
+        finish_fail(x, &e->channel, &err, rc == ERR_DEVICE);
+    } else {
+        fill(x, &g, &made);
+        finisher_give(&e->finisher, x);
+    }
     pipeline_result_release(&made);
     buf_release(&g.preview);
-    free(m);
     return rc == ERR_DEVICE ? rc : 0;
 }
