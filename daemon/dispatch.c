@@ -43,6 +43,32 @@ double dispatch_work(const struct job *job)
     return (double)job->width_px * job->height_px * job->work_steps * job->count;
 }
 
+/* An engine draws equal requests in one run (engine/together.h judges what is equal, and whether it
+ * pays): likely partners of a job that waits there may wait with it, as many as max_batch allows. */
+static bool looks_equal(const struct job *a, const struct job *b)
+{
+    const struct image_request *x = &a->horde.request, *y = &b->horde.request;
+    return a->has_horde && b->has_horde && a->count == b->count && str_equal(a->what, b->what) &&
+           a->width_px == b->width_px && a->height_px == b->height_px && a->steps == b->steps &&
+           x->sampler == y->sampler && x->cfg == y->cfg && x->source_use == y->source_use &&
+           a->horde.lora_count == b->horde.lora_count &&
+           a->horde.post_count == b->horde.post_count && str_equal(x->prompt, y->prompt) &&
+           str_equal(x->negative, y->negative);
+}
+
+static bool joins_one_that_waits(const struct worker *w, const struct engine_process *e,
+                                 const struct job *job)
+{
+    int images = job->count, partners = 0;
+    if (w->parked || engine_process_state(e) != ENGINE_READY) return false;
+    for (const struct job *j = w->jobs; j; j = j->next)
+        if (j->engine == e && j->phase == ENGINE_PHASE_QUEUED && looks_equal(j, job)) {
+            images += j->count;
+            partners++;
+        }
+    return partners && images <= (int)w->config.max_batch;
+}
+
 /* seconds it should take there; 0 unknown */
 static double estimate_s(const struct worker *w, const struct engine_process *e,
                          const struct job *job)
@@ -182,7 +208,7 @@ void dispatch(struct worker *w)
     for (int i = 0; i < w->engine_count; i++) {
         struct engine_process *e = w->engines[i];
         struct job *job;
-        while (room_at(w, e) > 0 && (job = choose(w, e))) {
+        while ((job = choose(w, e)) && (room_at(w, e) > 0 || joins_one_that_waits(w, e, job))) {
             if (!in_time(w, e, job)) {
                 job_fault(job, job_deadline_ms(job) <= now_ms()
                                    ? "its time is over"
@@ -331,6 +357,7 @@ static int send_generate(struct job *job, struct error *err)
         g.generate.post_processing[g.generate.post_count++] = h->post_processing[i];
     g.generate.facefixer_strength = h->facefixer_strength;
     g.generate.format = ENGINE_FORMAT_WEBP;
+    g.generate.together_max = (int)w->config.max_batch;
     g.generate.check_safety = !w->config.horde_loopback || worker_has_safety(w);
     g.generate.censor_nsfw = !w->config.nsfw || w->config.censor_nsfw || h->use_nsfw_censor ||
                              word_in(&w->config.censorlist, h->request.prompt);

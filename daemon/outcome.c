@@ -123,6 +123,8 @@ static void take_result(struct job *job, struct engine_process *e, struct engine
         if (r->model_sha256 && *r->model_sha256)
             str_copy(model->sha256, sizeof model->sha256, r->model_sha256);
     }
+    if (r->together)
+        log_info("job.together", "pop=%s images=%d others=%d", job->pop, job->count, r->together);
     job->engine = NULL;
     struct worker *w = job->w;
     job_checked(job, seconds, r->joules);

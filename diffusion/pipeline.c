@@ -133,6 +133,16 @@ static void sampling_release(struct sampling *s)
     free(s->x);
 }
 
+/* A stream of noise for each request of the run; `more`: added to their seeds. */
+static void start_noise(const struct run *run, struct noise *noise, enum noise_device device,
+                        uint64_t more)
+{
+    noise_init(noise, device, (run->shares ? run->shares[0].seed : run->r->seed) + more);
+    if (run->shares) noise->images = run->shares[0].count;
+    for (int i = 1; i < run->share_count; i++)
+        noise_add(noise, run->shares[i].seed + more, run->shares[i].count);
+}
+
 static int draw_noise(const struct run *run, struct sampling *s, struct noise *noise, float *to,
                       struct error *err)
 {
@@ -148,7 +158,7 @@ static int draw_known(const struct run *run, struct sampling *s, struct error *e
     if (run->r->sampler != SAMPLER_DDIM) return 0;
     s->known = alloc_try(s->count, sizeof *s->known);
     if (!s->known) return error_set(err, ERR_NO_MEMORY, "no memory for latents");
-    noise_init(&noise, NOISE_CPU, run->r->seed + 1);
+    start_noise(run, &noise, NOISE_CPU, 1);
     int rc = noise_first(&noise, s->known, run->r->count, s->each, 0, 0, err);
     noise_release(&noise);
     return rc;
@@ -227,7 +237,7 @@ int sampling_pass_run(struct run *run, const struct sampling_pass *pass, float *
     struct sampling s = {0};
     run->latent_width = pass->width / vae_factor(&run->m->vae);
     run->latent_height = pass->height / vae_factor(&run->m->vae);
-    noise_init(&s.noise, run->r->noise, run->r->seed);
+    start_noise(run, &s.noise, run->r->noise, 0);
     int rc = sampling_prepare(run, pass, &s, err);
     if (!rc) {
         struct sampler_run sampler = {.denoiser = {&s.g, guidance_denoise},
@@ -481,14 +491,17 @@ static void limit_memory(struct model *m)
     m->memory.limit_bytes = left > 2 * SPARE_BYTES ? left - SPARE_BYTES : SPARE_BYTES;
 }
 
-static int run_once(struct model *model, const struct image_request *request,
-                    const struct pipeline_hooks *hooks, bool lean, struct pipeline_result *result,
+static int run_once(const struct run *asked, bool lean, struct pipeline_result *result,
                     struct error *err)
 {
     struct pipeline_result made = {0};
+    struct model *model = asked->m;
+    const struct image_request *request = asked->r;
     struct run run = {.m = model,
                       .r = request,
-                      .hooks = hooks,
+                      .hooks = asked->hooks,
+                      .shares = asked->shares,
+                      .share_count = asked->share_count,
                       .result = &made,
                       .start = now_seconds(),
                       .guided = request->cfg != 1 && !model->unet.config.guidance,
@@ -528,20 +541,51 @@ static void make_room(struct model *m, const struct pipeline_hooks *hooks)
     if (hooks && hooks->make_room) hooks->make_room(hooks->context);
 }
 
+static int check_shares(const struct run *run, struct error *err)
+{
+    int sum = 0;
+    for (int i = 0; i < run->share_count; i++) sum += run->shares[i].count;
+    if (sum != run->r->count)
+        return error_set(err, ERR_INVALID, "%d images asked, %d shared out", run->r->count, sum);
+    if (run->r->sampler == SAMPLER_K_DPM_ADAPTIVE)
+        return error_set(err, ERR_INVALID, "k_dpm_adaptive draws for one request at a time");
+    return 0;
+}
+
+static int run_or_run_lean(const struct run *run, struct pipeline_result *result, struct error *err)
+{
+    const struct image_request *request = run->r;
+    struct error first;
+    int rc = image_request_check(request, err);
+    if (!rc && run->shares) rc = check_shares(run, err);
+    if (rc) return rc;
+    rc = run_once(run, false, result, &first);
+    if (rc && rc != ERR_NO_MEMORY && err) *err = first;
+    /* several requests go back to their engine, which asks for less: each by itself */
+    if (rc == ERR_NO_MEMORY && run->shares && err) *err = first;
+    if (rc != ERR_NO_MEMORY || run->shares) return rc;
+    log_warn("pipeline.lean", "width=%d height=%d count=%d reason=\"%s\"", request->width_px,
+             request->height_px, request->count, first.text);
+    make_room(run->m, run->hooks);
+    return run_once(run, true, result, err);
+}
+
 int pipeline_run(struct model *model, const struct image_request *request,
                  const struct pipeline_hooks *hooks, struct pipeline_result *result,
                  struct error *err)
 {
-    struct error first;
-    int rc = image_request_check(request, err);
-    if (rc) return rc;
-    rc = run_once(model, request, hooks, false, result, &first);
-    if (rc && rc != ERR_NO_MEMORY && err) *err = first;
-    if (rc != ERR_NO_MEMORY) return rc;
-    log_warn("pipeline.lean", "width=%d height=%d count=%d reason=\"%s\"", request->width_px,
-             request->height_px, request->count, first.text);
-    make_room(model, hooks);
-    return run_once(model, request, hooks, true, result, err);
+    struct run run = {.m = model, .r = request, .hooks = hooks};
+    return run_or_run_lean(&run, result, err);
+}
+
+int pipeline_run_shared(struct model *model, const struct image_request *request,
+                        const struct pipeline_share *shares, int share_count,
+                        const struct pipeline_hooks *hooks, struct pipeline_result *result,
+                        struct error *err)
+{
+    struct run run = {
+        .m = model, .r = request, .hooks = hooks, .shares = shares, .share_count = share_count};
+    return run_or_run_lean(&run, result, err);
 }
 
 void pipeline_result_release(struct pipeline_result *result)

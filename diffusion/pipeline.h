@@ -68,6 +68,20 @@ struct pipeline_result {
 int pipeline_run(struct model *model, const struct image_request *request,
                  const struct pipeline_hooks *hooks, struct pipeline_result *result,
                  struct error *err);
+
+/* Several requests that are equal but for seed and count, as one run: request->count is the sum of
+ * theirs, the images come in their order. Each draws the noise that it would draw alone; what the
+ * network makes of it differs from running alone only as batches differ (docs/performance.md).
+ * Not for dpm_adaptive, whose steps depend on the whole batch: ERR_INVALID. ERR_NO_MEMORY at once:
+ * the lean way is for one request. */
+struct pipeline_share {
+    uint64_t seed;
+    int count;
+};
+int pipeline_run_shared(struct model *model, const struct image_request *request,
+                        const struct pipeline_share *shares, int share_count,
+                        const struct pipeline_hooks *hooks, struct pipeline_result *result,
+                        struct error *err);
 void pipeline_result_release(struct pipeline_result *result);
 
 #endif

@@ -26,6 +26,8 @@ struct run {
     const struct pipeline_hooks *hooks;
     struct pipeline_result *result;
     double start;
+    const struct pipeline_share *shares; /* whose images they are; NULL: one request's */
+    int share_count;
 
     char *prompt, *negative_prompt;               /* choices made, split at ### */
     struct request_lora loras[REQUEST_LORAS_MAX]; /* the request's and those of its prompt's tags */

@@ -15,6 +15,7 @@
 
 struct channel_item {
     struct channel_item *next;
+    double came; /* now_seconds */
     struct engine_msg msg;
 };
 
@@ -86,6 +87,7 @@ static int accept_frames(struct channel *c, struct buf *in, struct error *err)
     int rc;
     while ((rc = frame_next(in, FRAME_ENGINE_MAX, &payload, &length, err)) > 0) {
         struct channel_item *item = alloc_zero(1, sizeof *item);
+        item->came = now_seconds();
         int bad = engine_msg_decode(&item->msg, payload, length, err);
         frame_drop(in, length);
         if (bad) {
@@ -217,13 +219,47 @@ struct engine_msg *channel_take(struct channel *c)
     return item ? &item->msg : NULL;
 }
 
+static struct channel_item *item_of(const struct engine_msg *job)
+{
+    return (struct channel_item *)((char *)(uintptr_t)job - offsetof(struct channel_item, msg));
+}
+
+double channel_age(const struct engine_msg *job)
+{
+    return now_seconds() - item_of(job)->came;
+}
+
+int channel_gather(struct channel *c, struct engine_msg **taken, int most,
+                   enum channel_look (*look)(void *context, const struct engine_msg *m),
+                   void *context)
+{
+    int count = 0;
+    pthread_mutex_lock(&c->lock);
+    struct channel_item *before = NULL, **at = &c->first;
+    while (*at && count < most) {
+        struct channel_item *item = *at;
+        enum channel_look said = look(context, &item->msg);
+        if (said == CHANNEL_STOP) break;
+        if (said == CHANNEL_TAKE) {
+            *at = item->next;
+            if (c->last == item) c->last = before;
+            c->queued--;
+            taken[count++] = &item->msg;
+        } else {
+            before = item;
+            at = &item->next;
+        }
+    }
+    pthread_mutex_unlock(&c->lock);
+    return count;
+}
+
 void channel_done(struct channel *c, struct engine_msg *job)
 {
     pthread_mutex_lock(&c->lock);
     if (str_equal(c->running, job->job_id)) c->running[0] = 0; /* the next may run already */
     pthread_mutex_unlock(&c->lock);
-    struct channel_item *item =
-        (struct channel_item *)((char *)job - offsetof(struct channel_item, msg));
+    struct channel_item *item = item_of(job);
     engine_msg_release(job);
     free(item);
 }

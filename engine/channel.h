@@ -58,6 +58,16 @@ void channel_done(struct channel *c, struct engine_msg *job);
 typedef bool (*channel_wanted)(void *context, const struct engine_load *load);
 bool channel_foresee(struct channel *c, uint64_t *seen, channel_wanted wanted, void *context);
 
+/* Seconds since a job came. */
+double channel_age(const struct engine_msg *job);
+
+enum channel_look { CHANNEL_STOP, CHANNEL_SKIP, CHANNEL_TAKE };
+/* Goes through what waits, oldest first, until `look` says STOP or `most` are taken; what it takes is
+ * the caller's to end. Returns how many. `look` runs under the channel's lock. */
+int channel_gather(struct channel *c, struct engine_msg **taken, int most,
+                   enum channel_look (*look)(void *context, const struct engine_msg *m),
+                   void *context);
+
 /* Has the host taken this job back, or gone away? Also notes that the engine is alive. */
 bool channel_canceled(struct channel *c, const char *job_id);
 void channel_alive(struct channel *c);

@@ -17,6 +17,7 @@
 #include "engine/models.h"
 #include "engine/nvml.h"
 #include "engine/post.h"
+#include "engine/together.h"
 
 #define ENGINE_EXIT_DEVICE 70
 
@@ -29,6 +30,7 @@ struct engine {
     struct safety *safety; /* NULL: none, or a broken one */
     struct channel channel;
     struct finisher finisher;
+    struct together together;
     struct nvml *nvml; /* NULL: nothing is known about the card */
 };
 

@@ -40,10 +40,10 @@ void models_release(struct models *m)
     m->count = 0;
 }
 
-static struct model_slot *find(struct models *m, const char *name)
+static struct model_slot *find(const struct models *m, const char *name)
 {
     for (int i = 0; i < m->count; i++)
-        if (str_equal(m->slot[i].name, name)) return &m->slot[i];
+        if (str_equal(m->slot[i].name, name)) return (struct model_slot *)(uintptr_t)&m->slot[i];
     return NULL;
 }
 
@@ -70,16 +70,23 @@ static char *resolve(const char *path)
     return alloc_string(path);
 }
 
+bool models_is_named(const struct models *m, const char *name, const char *path,
+                     const char *vae_path, enum precision precision)
+{
+    const struct model_slot *s = find(m, name);
+    char *resolved = resolve(path);
+    bool same = s && str_equal(s->path, resolved) && str_equal(s->vae_path, vae_path) &&
+                s->precision == precision;
+    free(resolved);
+    return same;
+}
+
 int models_name(struct models *m, const char *name, const char *path, const char *vae_path,
                 enum precision precision, struct error *err)
 {
+    if (models_is_named(m, name, path, vae_path, precision)) return 0;
     struct model_slot *s = find(m, name);
     char *resolved = resolve(path);
-    if (s && str_equal(s->path, resolved) && str_equal(s->vae_path, vae_path) &&
-        s->precision == precision) {
-        free(resolved);
-        return 0;
-    }
     if (s) {
         release_slot(s);
     } else if (m->count == MODELS_MAX) {

@@ -37,6 +37,9 @@ void models_release(struct models *m);
 /* Makes a name known; replaces what it named before. vae_path may be NULL. */
 int models_name(struct models *m, const char *name, const char *path, const char *vae_path,
                 enum precision precision, struct error *err);
+/* That name is known and means just this: models_name would change nothing. */
+bool models_is_named(const struct models *m, const char *name, const char *path,
+                     const char *vae_path, enum precision precision);
 /* Resident and ready, loaded when need be. Borrowed until the next call. */
 int models_get(struct models *m, const char *name, struct model **model, struct error *err);
 /* SHA-256 of the model's file; waits for it. "" when it cannot be told. */

@@ -34,7 +34,8 @@
 #define ENGINE_PROTOCOL 1
 #define ENGINE_HEARTBEAT_SECONDS 5
 #define ENGINE_JOB_BYTES 64
-#define ENGINE_GPU_LOST "gpu_lost" /* how the text of a fatal error begins when no restart can help */
+#define ENGINE_GPU_LOST                                                                            \
+    "gpu_lost" /* how the text of a fatal error begins when no restart can help */
 #define ENGINE_DEVICES_MAX 16
 #define ENGINE_NAMES_MAX 128
 #define ENGINE_NOTES_MAX 64
@@ -163,8 +164,9 @@ struct engine_generate {
     bool censor_nsfw;        /* replace an NSFW image; CSAM is always replaced */
     int preview_every_steps; /* 0: no previews */
     double deadline_seconds; /* from receipt; 0: none. Past it the engine gives up: ERR_CANCELED */
-    const char *parameters;  /* text for the image's `parameters`; NULL: none */
-    const char *xmp;         /* XMP packet; NULL: none */
+    int together_max; /* images that may be drawn at once with those of equal requests; 0: alone */
+    const char *parameters; /* text for the image's `parameters`; NULL: none */
+    const char *xmp;        /* XMP packet; NULL: none */
 };
 
 struct engine_progress {
@@ -194,6 +196,7 @@ struct engine_result {
     double joules;             /* NAN: not measured */
     const char *energy_source; /* nvml, rapl, estimated, n/a */
     int64_t peak_bytes;
+    int together; /* images of other jobs drawn in the same run; seconds are its share */
     const char *model_sha256; /* "" when unknown */
     const char *kernels, *device;
 };
@@ -276,6 +279,10 @@ void engine_msg_init(struct engine_msg *m, enum engine_kind kind, uint64_t launc
 
 /* Appends one whole frame to `out`. */
 int engine_msg_encode(const struct engine_msg *m, struct buf *out, struct error *err);
+
+/* Two GENERATE messages ask for the same but for the seed: one run can draw both. False also where the
+ * seed does more than make noise (choices {a|b} in a prompt, k_dpm_adaptive, a returned map). */
+bool engine_msg_equal_but_seed(const struct engine_msg *a, const struct engine_msg *b);
 
 /* `payload` as frame_next gave it. */
 int engine_msg_decode(struct engine_msg *m, const uint8_t *payload, size_t length,

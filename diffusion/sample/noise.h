@@ -14,6 +14,9 @@
  *                a Horde worker with an NVIDIA card draws
  *
  * SDE samplers draw from the Brownian tree of the seed in every case.
+ *
+ * A run that draws for several requests at once (pipeline_run_shared) has a stream for each, by
+ * noise_add: each gets for its images exactly the numbers that it would get alone.
  */
 #ifndef SAMPLE_NOISE_H
 #define SAMPLE_NOISE_H
@@ -30,10 +33,15 @@ struct noise {
     struct noise_philox cuda;
     struct brownian *brownian; /* made on first use */
     size_t brownian_count;
+    int images;         /* of this stream; counts only where others follow */
+    struct noise *next; /* of the images behind these; owned */
 };
 
 void noise_init(struct noise *n, enum noise_device device, uint64_t seed);
 void noise_release(struct noise *n);
+/* The streams so far are for the images in front; of `images` more this seed's. noise_init has one
+ * image; set n->images before when it is another number. */
+void noise_add(struct noise *n, uint64_t seed, int images);
 
 /* First noise of the run, torch order. With variation_strength > 0 each image is the spherical
  * mean of its own noise and the noise of variation_seed. */

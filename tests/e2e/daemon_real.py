@@ -97,6 +97,31 @@ def a_killed_engine_costs_no_job(programs):
         check(set(p.kilnd.states().values()) == {"SETTLED"}, f"{p.kilnd.states()}")
 
 
+def equal_jobs_are_drawn_together_and_a_kill_loses_none(programs):
+    """Twelve requests of one prompt: own pictures, own submits, own rows; kilnd is killed while some are drawn."""
+    with Place(programs, custom_models=[{"name": "stable_diffusion", "baseline": "stable_diffusion_1",
+                                         "filepath": programs["model"]}], devices=["cpu"], max_batch=4, queue_size=4) as p:
+        p.horde.fire(4, steps=3, width=64, height=64)
+        p.kilnd.start()
+        p.all_over(60)
+        for _ in range(3):  # whether they meet in the queue is a matter of moments
+            p.horde.fire(12, steps=3, width=64, height=64)
+            wait_for(lambda: "job.together" in p.kilnd.log() or p.horde.call("GET", "/practice/state")["open"] == 0, 60, "jobs")
+            p.kilnd.kill()
+            p.kilnd.start()
+            p.all_over(60)
+            if "job.together" in p.kilnd.log():
+                break
+        check("job.together" in p.kilnd.log(), "no jobs were drawn together")
+        check(p.kilnd.term() == 0, "ends with 0")
+        books = p.agree()
+        check(set(p.kilnd.states().values()) == {"SETTLED"}, f"{p.kilnd.states()}")
+        seeds = [r for (r,) in p.kilnd.rows("SELECT seed FROM job")]
+        check(len(books) == len(seeds), f"{len(books)} paid of {len(seeds)}")
+        pictures = {image.read_bytes() for image in p.horde.store.glob("*.webp")}
+        check(len(pictures) == len(set(seeds)), f"{len(pictures)} pictures of {len(set(seeds))} seeds")
+
+
 if __name__ == "__main__":
     kilnd, engine, horde, *models = map(os.path.abspath, sys.argv[1:])
     model = next((m for m in models if os.path.isdir(m + "/unet")), None)
@@ -104,5 +129,6 @@ if __name__ == "__main__":
         print("no small checkpoint is here:", *models)
         sys.exit(77)
     sys.exit(run([fifty_jobs_through_the_real_engine, three_families_are_served_side_by_side,
-                  adapters_come_from_the_cache_or_are_named, a_killed_engine_costs_no_job],
+                  adapters_come_from_the_cache_or_are_named,
+                  equal_jobs_are_drawn_together_and_a_kill_loses_none, a_killed_engine_costs_no_job],
                  {"kilnd": kilnd, "engine": engine, "horde": horde, "model": model}))

@@ -82,7 +82,7 @@ class Engine:
             return head["body"], blobs
 
     def generate(self, seed=1, count=1, **more):
-        self.send("generate", "j", {"request": {"model": MODEL, "prompt": "a photo of the red house", "width": 64, "height": 64,
+        self.send("generate", "j", {"request": {"model": MODEL, "prompt": "a photo of the red house", "width_px": 64, "height_px": 64,
                                                 "steps": 2, "seed": str(seed), "count": count},
                                     "format": "png", "parameters": "a photo of the red house", **more})
         body, blobs = self.take("result", "error")

@@ -364,9 +364,98 @@ static void a_message_above_the_cap_is_not_sent(void **state)
     free(huge);
 }
 
+static struct engine_msg made(uint64_t seed)
+{
+    struct engine_msg m;
+    engine_msg_init(&m, ENGINE_GENERATE, 1, seed == 1 ? "one" : "another");
+    free(m.generate.request.prompt);
+    m.generate.request.prompt = alloc_string("a red pot");
+    m.generate.request.model = alloc_string("m");
+    m.generate.request.seed = seed;
+    m.generate.deadline_seconds = (double)seed;
+    return m;
+}
+
+/* Which difference is left between two; true: equal but for the seed. */
+static bool equal_after(void (*change)(struct engine_msg *m))
+{
+    struct engine_msg a = made(1), b = made(2);
+    change(&b);
+    bool equal = engine_msg_equal_but_seed(&a, &b);
+    engine_msg_release(&a);
+    engine_msg_release(&b);
+    return equal;
+}
+
+static void nothing(struct engine_msg *m)
+{
+}
+static void other_prompt(struct engine_msg *m)
+{
+    m->generate.request.prompt[0] = 'A';
+}
+static void other_negative(struct engine_msg *m)
+{
+    free(m->generate.request.negative);
+    m->generate.request.negative = alloc_string("blurry");
+}
+static void other_cfg(struct engine_msg *m)
+{
+    m->generate.request.cfg = 7.25;
+}
+static void other_clip_skip(struct engine_msg *m)
+{
+    m->generate.request.clip_skip = 2;
+}
+static void other_post(struct engine_msg *m)
+{
+    m->generate.post_processing[m->generate.post_count++] = "GFPGAN";
+}
+static void other_censor(struct engine_msg *m)
+{
+    m->generate.censor_nsfw = true;
+}
+static void other_source(struct engine_msg *m)
+{
+    m->generate.request.source.data = alloc_zero(3, 1);
+    m->generate.request.source.length = 3;
+}
+static void other_embedding(struct engine_msg *m)
+{
+    m->generate.request.embeddings[m->generate.request.embedding_count++] =
+        (struct request_embedding){alloc_string("/e"), alloc_string("e"), 1};
+}
+
+static void test_equal_but_seed(void **state)
+{
+    assert_true(equal_after(nothing));
+    void (*const changes[])(struct engine_msg * m) = {other_prompt,    other_negative, other_cfg,
+                                                      other_clip_skip, other_post,     other_censor,
+                                                      other_source,    other_embedding};
+    for (size_t i = 0; i < COUNT_OF(changes); i++) assert_false(equal_after(changes[i]));
+
+    struct engine_msg a = made(1), b = made(2), load;
+    engine_msg_init(&load, ENGINE_LOAD, 1, "");
+    assert_false(engine_msg_equal_but_seed(&a, &load));
+    /* where the seed does more than make noise */
+    a.generate.request.sampler = b.generate.request.sampler = SAMPLER_K_DPM_ADAPTIVE;
+    assert_false(engine_msg_equal_but_seed(&a, &b));
+    a.generate.request.sampler = b.generate.request.sampler = SAMPLER_K_EULER;
+    assert_true(engine_msg_equal_but_seed(&a, &b));
+    a.generate.request.return_control_map = b.generate.request.return_control_map = true;
+    assert_false(engine_msg_equal_but_seed(&a, &b));
+    a.generate.request.return_control_map = b.generate.request.return_control_map = false;
+    memcpy(a.generate.request.prompt, "a {b|c}d!", 9);
+    memcpy(b.generate.request.prompt, "a {b|c}d!", 9);
+    assert_false(engine_msg_equal_but_seed(&a, &b));
+    engine_msg_release(&a);
+    engine_msg_release(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_equal_but_seed),
         cmocka_unit_test(hello_names_the_device),
         cmocka_unit_test(generate_keeps_every_field),
         cmocka_unit_test(result_carries_images),

@@ -301,9 +301,43 @@ static void golden_rule_of_weights(void **state)
     assert_starts(v, (double[]){.097687, .027756, -.106407}, 3, 1e-6);
 }
 
+/* Streams joined in one run are those of the runs alone: first noise, step noise, Brownian noise. */
+static void test_joined(void **state)
+{
+    enum { EACH = 48, FIRST = 2, SECOND = 1, THIRD = 3, ALL = (FIRST + SECOND + THIRD) * EACH };
+    static const int images[] = {FIRST, SECOND, THIRD};
+    static const uint64_t seeds[] = {7, 8, 123456789};
+    float together[4][ALL], alone[4][ALL];
+    for (int d = NOISE_CPU; d <= NOISE_HORDE; d++) {
+        struct noise n;
+        noise_init(&n, (enum noise_device)d, seeds[0]);
+        n.images = images[0];
+        noise_add(&n, seeds[1], images[1]);
+        noise_add(&n, seeds[2], images[2]);
+        assert_int_equal(noise_first(&n, together[0], 6, EACH, 99, 0.4, NULL), 0);
+        noise_step(&n, together[1], ALL);
+        noise_step(&n, together[2], ALL);
+        assert_int_equal(noise_step_sde(&n, together[3], ALL, 5, 3, 0.1, 14, NULL), 0);
+        noise_release(&n);
+        size_t at = 0;
+        for (int i = 0; i < 3; i++) {
+            size_t count = (size_t)images[i] * EACH;
+            noise_init(&n, (enum noise_device)d, seeds[i]);
+            assert_int_equal(noise_first(&n, alone[0] + at, images[i], EACH, 99, 0.4, NULL), 0);
+            noise_step(&n, alone[1] + at, count);
+            noise_step(&n, alone[2] + at, count);
+            assert_int_equal(noise_step_sde(&n, alone[3] + at, count, 5, 3, 0.1, 14, NULL), 0);
+            noise_release(&n);
+            at += count;
+        }
+        for (int k = 0; k < 4; k++) assert_memory_equal(together[k], alone[k], sizeof alone[k]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_joined),
         cmocka_unit_test(torch_cpu_pictures),
         cmocka_unit_test(torch_cpu_short_draws_and_tails),
         cmocka_unit_test(torch_cpu_bytes),
