@@ -140,7 +140,6 @@ static void run_task(void *context, int64_t task, int worker)
     int64_t tiles = div_up(rows, GEMM_MR); /* of nearly equal height */
     int64_t per_step = g->a_dtype == DTYPE_BF16 ? 2 : 1;
     int64_t slice = cut->slice * per_step, k_steps = steps_of(g->k, g->a_dtype);
-
     const int parts = g->partner ? 2 : 1;
 
     for (int64_t s = 0; s < cut->slices; s++) {
@@ -265,9 +264,9 @@ static void run_columns(struct cut *cut)
 void gemm_run(struct device *d, const struct gemm *g)
 {
     if (g->m <= 0 || g->n <= 0) return;
-    cpu_state(d)->flops += 2.0 * (double)g->m * (double)g->n * (double)g->k;
     struct cut cut = {.device = d, .g = g};
     const int64_t k_steps = steps_of(g->k, g->a_dtype), parts = g->partner ? 2 : 1;
+    cpu_state(d)->flops += 2.0 * (double)(g->m * parts) * (double)g->n * (double)g->k;
     cut.slice = g->slice ? g->slice : div_up(k_steps, div_up(k_steps, GEMM_STEPS));
     cut.slices = div_up(k_steps, cut.slice);
     cut.end = g->n;
