@@ -48,19 +48,4 @@ int model_json_scheduler(struct scheduler_json *j, const char *path, struct erro
  * names and each of them are the caller's (free). */
 int model_json_shards(char ***names, size_t *count, const char *path, struct error *err);
 
-/*
- * The scale of an adapter file where it is not among the tensors: PEFT's adapter_config.json, or what
- * diffusers keeps in the metadata under lora_adapter_metadata.
- */
-struct lora_config {
-    bool known;
-    void *json; /* parsed; NULL: nothing known */
-    bool root_rank;
-};
-int lora_config_read(struct lora_config *c, const char *path, struct error *err);
-int lora_config_parse(struct lora_config *c, const char *text, const char *path, struct error *err);
-/* alpha of a module ("unet", "unet.down_blocks...."); 0: not said. */
-double lora_config_alpha(const struct lora_config *c, const char *component, const char *module);
-void lora_config_release(struct lora_config *c);
-
 #endif

@@ -165,7 +165,7 @@ static int apply_module(struct lora_set *s, const struct lora_target *t,
     bool factors =
         m->tensor[LORA_W1] || m->tensor[LORA_W1_A] || m->tensor[LORA_W2] || m->tensor[LORA_W2_A];
     int rc = 0;
-    if (has_pair(m) && !m->tensor[LORA_MAGNITUDE] && t->layer && !s->merge_all)
+    if (has_pair(m) && !m->tensor[LORA_MAGNITUDE] && t->layer && !s->merge_all && !s->in_turn)
         rc = attach(s, t->layer, m, strength, err);
     else if (has_pair(m) || factors || m->tensor[LORA_DIFF] || lora_depends(m))
         rc = merge(s, t->w, m, LORA_DIFF, strength, err);
@@ -226,7 +226,17 @@ static int check_file(const struct lora_set *s, const struct lora_file *f, int *
     return 0;
 }
 
-static int apply_file(struct lora_set *s, const struct request_lora *r, struct failure *fail)
+/* Whether what a file does depends on the weights that it meets. */
+static bool depends(const struct lora_file *f)
+{
+    for (size_t i = 0; i < f->count; i++)
+        if (f->modules[i].tensor[LORA_MAGNITUDE] || lora_depends(&f->modules[i])) return true;
+    return false;
+}
+
+/* *again: the files before this one must be merged first; nothing was done. */
+static int apply_file(struct lora_set *s, const struct request_lora *r, bool *again,
+                      struct failure *fail)
 {
     struct lora_file f;
     int known;
@@ -234,7 +244,8 @@ static int apply_file(struct lora_set *s, const struct request_lora *r, struct f
     int rc = lora_file_open(&f, r->path, &fail->error);
     if (rc) return rc;
     rc = check_file(s, &f, &known, fail);
-    for (size_t i = 0; !rc && i < f.count; i++) {
+    *again = !rc && s->adapters && depends(&f);
+    for (size_t i = 0; !rc && !*again && i < f.count; i++) {
         const struct lora_module *m = &f.modules[i];
         const struct lora_target *t = lora_table_find(s->table, m->part, m->name);
         double strength = m->part == LORA_UNET ? r->model_strength : r->clip_strength;
@@ -286,12 +297,18 @@ int lora_set_use(struct lora_set *s, const struct request_lora *loras, int count
     if (count && !s->table) s->table = lora_table_new(s->model);
     bool bad[REQUEST_LORAS_MAX] = {false};
     int failures = 0;
+    s->in_turn = false;
     KILN_ASSERT(count <= REQUEST_LORAS_MAX, "%d adapters", count);
     for (int i = -1; i < count; i++) {
         struct failure fail = {0};
+        bool again = false;
         if (i < 0) lora_set_clear(s);
         if (i < 0 || bad[i]) continue;
-        int rc = apply_file(s, &loras[i], &fail);
+        int rc = apply_file(s, &loras[i], &again, &fail);
+        if (again) {
+            s->in_turn = true;
+            i = -2;
+        }
         if (!rc) continue;
         if (rc == ERR_NO_MEMORY || rc == ERR_DEVICE) {
             free(signature);

@@ -11,6 +11,8 @@
  *
  * Plain low-rank pairs stay beside the weight (struct adapter); LoHa, LoKr, DoRA, GLoRA, (IA)^3, OFT,
  * BOFT and full differences are merged into a copy of the weight, which lora_set_clear undoes.
+ * Files work one after the other, as in ComfyUI: where a later one depends on the weight that it meets,
+ * the pairs before it are merged, too.
  */
 #ifndef DIFFUSION_LORA_LORA_H
 #define DIFFUSION_LORA_LORA_H
@@ -22,6 +24,7 @@ struct lora_patch; /* a weight whose data was replaced */
 struct lora_set {
     struct model *model;
     bool merge_all;           /* low-rank pairs go into the weights, too: for writing them */
+    bool in_turn;             /* the same, for a file that depends on those before it */
     struct lora_table *table; /* names of all targets, made on first use */
     struct lora_patch *patches;
     char *signature; /* files and strengths that are applied now; NULL: none */

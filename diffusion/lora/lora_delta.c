@@ -142,6 +142,8 @@ static int kronecker(float **delta, const struct lora_module *m, struct lora_sha
         rc = wrong(m, err);
     float *y = rc ? NULL : alloc_try((size_t)(shape.out * shape.in * area) + 1, sizeof *y);
     if (!rc && !y) rc = error_set(err, ERR_NO_MEMORY, "no memory for %s", m->base);
+    /* LyCORIS scales what has a rank; PEFT all, and says the rank */
+    if (!rank) rank = m->said_rank;
     float scale = rank ? (float)lora_scale(m, rank) : 1;
     for (int64_t i = 0; !rc && i < a.rows; i++)
         for (int64_t j = 0; j < a.cols; j++)

@@ -6,7 +6,7 @@
 
 #include "base/alloc.h"
 #include "base/str.h"
-#include "diffusion/model_json.h"
+#include "diffusion/lora/lora_config.h"
 
 struct suffix {
     const char *text;
@@ -176,19 +176,29 @@ static int merge_modules(struct lora_file *f, struct error *err)
     return rc;
 }
 
+/* Within its component: without what files put before it. */
+static const char *module_path(const struct lora_module *m)
+{
+    static const char *const before[] = {"base_model.model.", "unet.", "text_encoder.",
+                                         "text_encoder_2."};
+    const char *path = m->base;
+    for (size_t i = 0; i < COUNT_OF(before); i++)
+        if (str_starts(path, before[i])) path += strlen(before[i]);
+    return path;
+}
+
 static void read_alphas(struct lora_file *f, const struct lora_config *config)
 {
+    static const char *const components[] = {
+        [LORA_UNET] = "unet", [LORA_TEXT] = "text_encoder", [LORA_TEXT_2] = "text_encoder_2"};
     for (size_t i = 0; i < f->count; i++) {
         struct lora_module *m = &f->modules[i];
         const struct safetensors_entry *a = m->tensor[LORA_ALPHA];
         if (a && a->bytes) m->alpha = dtype_get(a->data, a->dtype, 0);
         if (a || !config->known) continue;
-        m->alpha = lora_config_alpha(config,
-                                     m->part == LORA_UNET   ? "unet"
-                                     : m->part == LORA_TEXT ? "text_encoder"
-                                                            : "text_encoder_2",
-                                     m->base);
-        m->root_rank = config->root_rank;
+        m->alpha = lora_config_alpha(config, components[m->part], module_path(m));
+        m->said_rank = lora_config_rank(config, components[m->part], module_path(m));
+        m->root_rank = lora_config_root_rank(config, components[m->part]);
     }
 }
 

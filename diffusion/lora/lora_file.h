@@ -49,8 +49,9 @@ struct lora_module {
     bool kron;          /* LoKr, otherwise LoHa */
     bool row_magnitude; /* PEFT's DoRA: one number a row */
     const struct safetensors_entry *tensor[LORA_TENSOR_COUNT];
-    double alpha;   /* 0: equal to the rank */
-    bool root_rank; /* scale is alpha / sqrt(rank) */
+    double alpha;      /* 0: equal to the rank */
+    int64_t said_rank; /* what the file's configuration says; 0: nothing */
+    bool root_rank;    /* scale is alpha / sqrt(rank) */
 };
 
 struct lora_file {

@@ -7,6 +7,8 @@
 #include "base/str.h"
 #include "diffusion/text/clip_text.h"
 
+#define TEXT_LEVEL "text_model_"
+
 struct building {
     struct lora_table *table;
     enum lora_part part;
@@ -55,9 +57,10 @@ static int visit(struct weight_visitor *v, struct weight *w, const struct weight
     target.name = underscored(site->name[DIALECT_HF]);
     add(b->table, target);
     if (b->part != LORA_UNET) {
-        /* adapters name text encoders by HF paths only, with the level that some files leave out */
-        if (str_starts(target.name, "text_model_")) return 0;
-        target.name = alloc_printf("text_model_%s", target.name);
+        /* adapters name text encoders by HF paths only, with the level "text_model" or without it */
+        bool level = str_starts(target.name, TEXT_LEVEL);
+        target.name = level ? alloc_string(target.name + strlen(TEXT_LEVEL))
+                            : alloc_printf(TEXT_LEVEL "%s", target.name);
         add(b->table, target);
     } else if (strcmp(site->name[DIALECT_HF], site->name[DIALECT_LDM]) != 0) {
         target.name = underscored(site->name[DIALECT_LDM]);
