@@ -167,7 +167,8 @@ static int apply_module(struct lora_set *s, const struct lora_target *t,
     int rc = 0;
     if (has_pair(m) && !m->tensor[LORA_MAGNITUDE] && t->layer && !s->merge_all && !s->in_turn)
         rc = attach(s, t->layer, m, strength, err);
-    else if (has_pair(m) || factors || m->tensor[LORA_DIFF] || lora_depends(m))
+    else if (has_pair(m) || factors || m->tensor[LORA_DIFF] || m->tensor[LORA_VERA_OUT] ||
+             lora_depends(m))
         rc = merge(s, t->w, m, LORA_DIFF, strength, err);
     if (!rc && lora_scales_bias(m) && t->b && weight_present(t->b))
         rc = merge(s, t->b, m, LORA_IA3, strength, err);
@@ -209,8 +210,16 @@ static int check_file(const struct lora_set *s, const struct lora_file *f, int *
             fail->code = "parse_failed";
             return error_set(&fail->error, ERR_UNSUPPORTED,
                              "%s is of a kind that Kiln does not apply "
-                             "(OFT, BOFT or VeRA as PEFT writes them: %s)",
+                             "(OFT as PEFT wrote it before 0.16: %s)",
                              weight_store_path(f->store), m->base);
+        }
+        if (m->tensor[LORA_VERA_OUT] && (!m->tensor[LORA_VERA_A] || !m->tensor[LORA_VERA_B])) {
+            fail->code = "parse_failed";
+            return error_set(
+                &fail->error, ERR_UNSUPPORTED,
+                "%s holds VeRA without its projections vera_A and vera_B: save it with "
+                "save_projection",
+                weight_store_path(f->store));
         }
         const struct lora_target *t = lora_table_find(s->table, m->part, m->name);
         if (!t) continue;

@@ -10,7 +10,7 @@
  * Source   kohya-ss/sd-scripts, KohakuBlueleaf/LyCORIS, huggingface/peft.
  *
  * Plain low-rank pairs stay beside the weight (struct adapter); LoHa, LoKr, DoRA, GLoRA, (IA)^3, OFT,
- * BOFT and full differences are merged into a copy of the weight, which lora_set_clear undoes.
+ * BOFT, VeRA and full differences are merged into a copy of the weight, which lora_set_clear undoes.
  * Files work one after the other, as in ComfyUI: where a later one depends on the weight that it meets,
  * the pairs before it are merged, too.
  */

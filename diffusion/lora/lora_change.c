@@ -1,4 +1,4 @@
-/* Differences that depend on the weight they change: GLoRA, (IA)^3, orthogonal turns. */
+/* Differences that depend on the weight they change: GLoRA, (IA)^3; turns are in lora_turn.c. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +27,7 @@ static float *floats(const struct safetensors_entry *e)
 bool lora_depends(const struct lora_module *m)
 {
     return m->tensor[LORA_A1] || m->tensor[LORA_A2] || m->tensor[LORA_SCALE] ||
-           m->tensor[LORA_IA3] || m->tensor[LORA_BLOCKS];
+           m->tensor[LORA_IA3] || lora_turns(m);
 }
 
 /* ---- GLoRA: W a1 a2 + b1 b2 ---- */
@@ -109,153 +109,10 @@ static int scaled(float **delta, const float *base, const struct lora_module *m,
     return rc;
 }
 
-/* ---- orthogonal turns ---- */
-
-/* r = (I + q) (I - q)^-1 of a block, q = b - b^T shortened to `constraint`: by elimination. */
-static bool cayley(double *r, const float *b, int64_t n, double shrink, double *work)
-{
-    for (int64_t i = 0; i < n; i++)
-        for (int64_t j = 0; j < n; j++) {
-            double q = shrink * (double)(b[i * n + j] - b[j * n + i]);
-            /* r (I - q) = I + q; transposed: (I + q) r^T = I - q, since q^T = -q */
-            work[i * 2 * n + j] = (i == j) + q;
-            work[i * 2 * n + n + j] = (i == j) - q;
-        }
-    for (int64_t k = 0; k < n; k++) {
-        int64_t best = k;
-        for (int64_t i = k + 1; i < n; i++)
-            if (fabs(work[i * 2 * n + k]) > fabs(work[best * 2 * n + k])) best = i;
-        if (work[best * 2 * n + k] == 0) return false;
-        for (int64_t j = 0; j < 2 * n; j++) {
-            double t = work[k * 2 * n + j];
-            work[k * 2 * n + j] = work[best * 2 * n + j];
-            work[best * 2 * n + j] = t;
-        }
-        for (int64_t i = 0; i < n; i++) {
-            double f = work[i * 2 * n + k] / work[k * 2 * n + k];
-            for (int64_t j = k; i != k && j < 2 * n; j++)
-                work[i * 2 * n + j] -= f * work[k * 2 * n + j];
-        }
-    }
-    for (int64_t i = 0; i < n; i++)
-        for (int64_t j = 0; j < n; j++)
-            r[j * n + i] = work[i * 2 * n + n + j] / work[i * 2 * n + i];
-    return true;
-}
-
-struct turn {
-    int64_t stages, blocks, n; /* OFT has one stage; BOFT several, each over other groups of rows */
-    bool butterfly;
-    double *r; /* [stages,blocks,n,n] */
-};
-
-static int make_turn(struct turn *t, const struct lora_module *m, struct lora_shape s,
-                     struct error *err)
-{
-    const struct safetensors_entry *e = m->tensor[LORA_BLOCKS];
-    if (e->rank != 3 && e->rank != 4) return wrong(m, err);
-    *t = (struct turn){.stages = e->rank == 4 ? e->dim[0] : 1,
-                       .blocks = e->dim[e->rank - 3],
-                       .n = e->dim[e->rank - 1],
-                       .butterfly = e->rank == 4};
-    bool even = !t->butterfly ||
-                (t->n % 2 == 0 && t->stages < 32 && s.out % (t->n << (t->stages - 1)) == 0);
-    if (t->n < 1 || t->blocks * t->n != s.out || e->dim[e->rank - 2] != t->n || !even)
-        return wrong(m, err);
-    int64_t count = count_of(e), each = t->n * t->n;
-    float *b = floats(e);
-    double *work = alloc_try((size_t)(2 * each) + 1, sizeof *work), squares = 0, shrink = 1;
-    t->r = alloc_try((size_t)count + 1, sizeof *t->r);
-    int rc = b && work && t->r ? 0 : error_set(err, ERR_NO_MEMORY, "no memory for %s", m->base);
-    for (int64_t i = 0; !rc && i < count; i++) {
-        int64_t row = i % each / t->n, col = i % t->n;
-        double q = (double)(b[i] - b[i - row * t->n - col + col * t->n + row]);
-        squares += q * q;
-    }
-    double most = m->alpha * (double)s.out; /* the file's alpha bounds the turn; 0: no bound */
-    if (most > 0 && sqrt(squares) + 1e-8 > most) shrink = most / (sqrt(squares) + 1e-8);
-    for (int64_t i = 0; !rc && i < count / each; i++)
-        if (!cayley(t->r + i * each, b + i * each, t->n, shrink, work))
-            rc = error_set(err, ERR_FORMAT, "%s: a block cannot be inverted", m->base);
-    free(b);
-    free(work);
-    if (rc) {
-        free(t->r);
-        t->r = NULL;
-    }
-    return rc;
-}
-
-/* Row that stands at place `at` of stage i's order: pairs of halves, 2^i half blocks apart. */
-static int64_t butterfly_row(const struct turn *t, int64_t stage, int64_t at)
-{
-    int64_t k = (t->n / 2) << stage, group = at / (2 * k), within = at % (2 * k);
-    return group * 2 * k + within % 2 * k + within / 2;
-}
-
-/* One stage: y = blocks of R over x's rows of `width`. OFT turns by R^T as LyCORIS writes it. */
-static void turn_rows(double *y, const double *x, const struct turn *t, int64_t stage,
-                      int64_t width, double strength)
-{
-    for (int64_t b = 0; b < t->blocks; b++)
-        for (int64_t i = 0; i < t->n; i++) {
-            int64_t to = b * t->n + i;
-            double *row = y + (t->butterfly ? butterfly_row(t, stage, to) : to) * width;
-            memset(row, 0, (size_t)width * sizeof *row);
-            for (int64_t j = 0; j < t->n; j++) {
-                int64_t from = b * t->n + j;
-                const double *r = t->r + (stage * t->blocks + b) * t->n * t->n;
-                double f = t->butterfly ? r[i * t->n + j] : r[j * t->n + i];
-                if (t->butterfly) f = f * strength + (i == j) * (1 - strength);
-                const double *other =
-                    x + (t->butterfly ? butterfly_row(t, stage, from) : from) * width;
-                for (int64_t k = 0; k < width; k++) row[k] += f * other[k];
-            }
-        }
-}
-
-static int turned(float **delta, const float *base, const struct lora_module *m,
-                  struct lora_shape s, double strength, struct error *err)
-{
-    struct turn t = {0};
-    const struct safetensors_entry *scale = m->tensor[LORA_RESCALE];
-    if (scale && count_of(scale) != s.out) return wrong(m, err);
-    int rc = make_turn(&t, m, s, err);
-    if (rc) return rc;
-    int64_t width = s.in * s.area, n = s.out * width;
-    double *x = alloc_try((size_t)n + 1, sizeof *x), *y = alloc_try((size_t)n + 1, sizeof *y);
-    float *made = alloc_try((size_t)n + 1, sizeof *made);
-    if (!x || !y || !made) rc = error_set(err, ERR_NO_MEMORY, "no memory for %s", m->base);
-    for (int64_t i = 0; !rc && i < n; i++) x[i] = (double)base[i];
-    for (int64_t stage = 0; !rc && stage < t.stages; stage++) {
-        turn_rows(y, x, &t, stage, width, strength);
-        double *swap = x;
-        x = y;
-        y = swap;
-    }
-    for (int64_t i = 0; !rc && i < n; i++) {
-        double f = scale ? dtype_get(scale->data, scale->dtype, i / width) : 1;
-        made[i] = (float)(x[i] * f - (double)base[i]);
-    }
-    free(t.r);
-    free(x);
-    free(y);
-    if (rc)
-        free(made);
-    else
-        *delta = made;
-    return rc;
-}
-
 int lora_change(float **delta, const float *base, const struct lora_module *m,
                 struct lora_shape shape, double *strength, struct error *err)
 {
-    if (m->tensor[LORA_BLOCKS]) {
-        int rc = turned(delta, base, m, shape, *strength, err);
-        /* a butterfly's strength is in its stages */
-        if (!rc && m->tensor[LORA_BLOCKS]->rank == 4) *strength = 1;
-        return rc;
-    }
+    if (lora_turns(m)) return lora_turn(delta, base, m, shape, strength, err);
     if (m->tensor[LORA_SCALE] || m->tensor[LORA_IA3]) return scaled(delta, base, m, shape, err);
     return general(delta, base, m, shape, err);
 }

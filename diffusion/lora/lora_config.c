@@ -12,6 +12,8 @@
 
 #define CONFIG_BYTES_MAX (1u << 20)
 #define PATTERN_BYTES_MAX 256
+#define SERIES_TERMS 5
+#define SERIES_TERMS_MAX 64
 
 struct lora_rule {
     const char *component; /* "": for all */
@@ -170,4 +172,17 @@ int64_t lora_config_rank(const struct lora_config *c, const char *component, con
 bool lora_config_root_rank(const struct lora_config *c, const char *component)
 {
     return json_is_true(field(c, component, "use_rslora"));
+}
+
+int lora_config_series_terms(const struct lora_config *c, const char *component)
+{
+    if (!c->known) return SERIES_TERMS;
+    if (!json_is_true(field(c, component, "use_cayley_neumann"))) return 0;
+    double said = number(c, component, "num_cayley_neumann_terms");
+    return said >= 1 && said <= SERIES_TERMS_MAX ? (int)said : SERIES_TERMS;
+}
+
+double lora_config_turn_bound(const struct lora_config *c, const char *component)
+{
+    return json_is_true(field(c, component, "coft")) ? number(c, component, "eps") : 0;
 }

@@ -6,7 +6,7 @@
  * Owner    lora_config_release.
  * Failure  ERR_NOT_FOUND, ERR_IO, ERR_FORMAT with the file. A pattern that is no expression matches
  *          nothing.
- * Source   peft: LoraConfig, LoHaConfig, LoKrConfig; get_pattern_key (the first key that matches the
+ * Source   peft: LoraConfig, LoHaConfig, LoKrConfig, OFTConfig; get_pattern_key (the first key that matches the
  *          end of the module's path from a dot on, as a regular expression).
  */
 #ifndef DIFFUSION_LORA_LORA_CONFIG_H
@@ -34,5 +34,10 @@ double lora_config_alpha(const struct lora_config *c, const char *component, con
 int64_t lora_config_rank(const struct lora_config *c, const char *component, const char *path);
 /* use_rslora: scales are alpha / sqrt(rank). */
 bool lora_config_root_rank(const struct lora_config *c, const char *component);
+/* How OFT turns: Cayley's turn as a series of so many terms, 0: exact; COFT's eps, 0: none. The
+ * fields are as old as PEFT's present form of OFT: a configuration without them means exact. Where
+ * there is none, the series of five terms, PEFT's default. */
+int lora_config_series_terms(const struct lora_config *c, const char *component);
+double lora_config_turn_bound(const struct lora_config *c, const char *component);
 
 #endif

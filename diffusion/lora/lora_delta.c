@@ -211,10 +211,40 @@ static int full(float **delta, const struct lora_module *m, struct lora_shape sh
     return rc;
 }
 
+/* VeRA: d_out B d_rank A, of the projections' first rows and columns. */
+static int shared_pair(float **delta, const struct lora_module *m, struct lora_shape shape,
+                       struct error *err)
+{
+    struct matrix a = {0}, b = {0}, out = {0}, rank = {0};
+    int rc = read_matrix(&a, m, LORA_VERA_A, err);
+    if (!rc) rc = read_matrix(&b, m, LORA_VERA_B, err);
+    if (!rc) rc = read_matrix(&out, m, LORA_VERA_OUT, err);
+    if (!rc) rc = read_matrix(&rank, m, LORA_VERA_RANK, err);
+    int64_t r = rc ? 0 : rank.rows * rank.cols;
+    if (!rc && (shape.area != 1 || a.cols < shape.in || b.rows < shape.out || a.rows != r ||
+                b.cols != r || out.rows * out.cols != shape.out))
+        rc = wrong(m, err);
+    float *y = rc ? NULL : alloc_try((size_t)(shape.out * shape.in) + 1, sizeof *y);
+    if (!rc && !y) rc = error_set(err, ERR_NO_MEMORY, "no memory for %s", m->base);
+    for (int64_t o = 0; !rc && o < shape.out; o++)
+        for (int64_t k = 0; k < r; k++) {
+            float f = out.value[o] * b.value[o * r + k] * rank.value[k];
+            for (int64_t i = 0; i < shape.in; i++)
+                y[o * shape.in + i] += f * a.value[k * a.cols + i];
+        }
+    free(a.value);
+    free(b.value);
+    free(out.value);
+    free(rank.value);
+    if (!rc) *delta = y;
+    return rc;
+}
+
 int lora_delta(float **delta, const struct lora_module *m, struct lora_shape shape,
                struct error *err)
 {
     if (m->tensor[LORA_DIFF]) return full(delta, m, shape, err);
+    if (m->tensor[LORA_VERA_OUT]) return shared_pair(delta, m, shape, err);
     if (m->tensor[LORA_DOWN] || m->tensor[LORA_UP]) return low_rank(delta, m, shape, err);
     if (m->kron) return kronecker(delta, m, shape, err);
     return hadamard(delta, m, shape, err);

@@ -2,11 +2,12 @@
  * lora_delta.h - the difference that one module makes to a weight, as a matrix in float.
  *
  * Place    for the forms that lora.c merges: LoHa, LoKr, DoRA, full differences, GLoRA, (IA)^3,
- *          OFT, BOFT.
+ *          OFT, BOFT, VeRA.
  * Owner    results are the caller's (free).
  * Failure  ERR_FORMAT when the module's shapes do not make the weight's; ERR_NO_MEMORY.
  * Source   KohakuBlueleaf/LyCORIS (LoHa, LoKr, GLoRA, Tucker forms, OFT, BOFT); Liu et al. 2024
- *          (DoRA); Liu et al. 2022 ((IA)^3; PEFT's names).
+ *          (DoRA); Liu et al. 2022 ((IA)^3; PEFT's names); Kopiczko et al. 2024 (VeRA) and
+ *          huggingface/peft (VeRA, its own OFT and BOFT).
  */
 #ifndef DIFFUSION_LORA_LORA_DELTA_H
 #define DIFFUSION_LORA_LORA_DELTA_H
@@ -24,11 +25,14 @@ int lora_delta(float **delta, const struct lora_module *m, struct lora_shape sha
 /* base += strength * (what the module makes of base); base [out, in, area]. */
 int lora_delta_merge(float *base, const struct lora_module *m, struct lora_shape shape,
                      double strength, struct error *err);
-/* For the forms that depend on the weight (GLoRA, (IA)^3, OFT, BOFT; lora_change.c): the delta of
- * `base`. strength is what is left to multiply it by. */
+/* For the forms that depend on the weight (GLoRA, (IA)^3: lora_change.c; OFT, BOFT: lora_turn.c): the
+ * delta of `base`. strength is what is left to multiply it by. */
 bool lora_depends(const struct lora_module *m);
 int lora_change(float **delta, const float *base, const struct lora_module *m,
                 struct lora_shape shape, double *strength, struct error *err);
+bool lora_turns(const struct lora_module *m);
+int lora_turn(float **delta, const float *base, const struct lora_module *m,
+              struct lora_shape shape, double *strength, struct error *err);
 /* PEFT's (IA)^3 on outputs scales the bias, too. */
 int lora_scale_bias(float *bias, int64_t n, const struct lora_module *m, double strength,
                     struct error *err);

@@ -60,12 +60,17 @@ static const struct suffix suffixes[] = {
     {".ia3_l", LORA_IA3, false, false},
     {".oft_blocks", LORA_BLOCKS, false, false},
     {".rescale", LORA_RESCALE, false, false},
-    {".oft_R.weight", LORA_FOREIGN, false, false},
+    {".oft_R.default.weight", LORA_OFT_R, false, false},
+    {".oft_R.weight", LORA_OFT_R, false, false},
+    {".boft_R", LORA_BOFT_R, false, false},
+    {".boft_R.default", LORA_BOFT_R, false, false},
+    {".boft_s", LORA_BOFT_S, false, false},
+    {".boft_s.default", LORA_BOFT_S, false, false},
+    {".vera_lambda_b", LORA_VERA_OUT, false, false},
+    {".vera_lambda_b.default", LORA_VERA_OUT, false, false},
+    {".vera_lambda_d", LORA_VERA_RANK, false, false},
+    {".vera_lambda_d.default", LORA_VERA_RANK, false, false},
     {".oft_r", LORA_FOREIGN, false, false},
-    {".boft_R", LORA_FOREIGN, false, false},
-    {".boft_s", LORA_FOREIGN, false, false},
-    {".vera_lambda_b", LORA_FOREIGN, false, false},
-    {".vera_lambda_d", LORA_FOREIGN, false, false},
 };
 
 /* "X.weight" is an adapter's beside "X.on_input" only. */
@@ -195,10 +200,37 @@ static void read_alphas(struct lora_file *f, const struct lora_config *config)
         struct lora_module *m = &f->modules[i];
         const struct safetensors_entry *a = m->tensor[LORA_ALPHA];
         if (a && a->bytes) m->alpha = dtype_get(a->data, a->dtype, 0);
+        m->series_terms = lora_config_series_terms(config, components[m->part]);
+        m->turn_bound = lora_config_turn_bound(config, components[m->part]);
         if (a || !config->known) continue;
         m->alpha = lora_config_alpha(config, components[m->part], module_path(m));
         m->said_rank = lora_config_rank(config, components[m->part], module_path(m));
         m->root_rank = lora_config_root_rank(config, components[m->part]);
+    }
+}
+
+/* VeRA's projections stand once in a file, or once a component. */
+static void share_projections(struct lora_file *f)
+{
+    static const char *const names[] = {"vera_A", "vera_B", "vera_A.default", "vera_B.default"};
+    for (size_t i = 0; i < weight_store_count(f->store); i++) {
+        const struct safetensors_entry *e = weight_store_at(f->store, i);
+        for (size_t k = 0; k < COUNT_OF(names); k++) {
+            size_t length = strlen(e->name), tail = strlen(names[k]);
+            if (!str_ends(e->name, names[k]) ||
+                (length > tail && e->name[length - tail - 1] != '.'))
+                continue;
+            struct lora_module owner;
+            place(&owner, e->name, length);
+            enum lora_tensor to = k % 2 ? LORA_VERA_B : LORA_VERA_A;
+            for (size_t j = 0; j < f->count; j++) {
+                struct lora_module *m = &f->modules[j];
+                if (m->tensor[LORA_VERA_OUT] && (!m->tensor[to] || m->part == owner.part))
+                    m->tensor[to] = e;
+            }
+            free(owner.base);
+            free(owner.name);
+        }
     }
 }
 
@@ -245,6 +277,7 @@ int lora_file_open(struct lora_file *f, const char *path, struct error *err)
     if (!rc) rc = merge_modules(&made, err);
     if (!rc) rc = read_config(&made, &config, err);
     if (!rc) read_alphas(&made, &config);
+    if (!rc) share_projections(&made);
     lora_config_release(&config);
     if (rc) {
         lora_file_close(&made);

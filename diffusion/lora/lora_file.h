@@ -38,7 +38,14 @@ enum lora_tensor {
     LORA_IA3,    /* of PEFT */
     LORA_BLOCKS, /* OFT [k,n,n], BOFT [m,k,n,n]; alpha is a bound then */
     LORA_RESCALE,
-    LORA_FOREIGN, /* known by name, not implemented: PEFT's OFT, BOFT, VeRA */
+    LORA_OFT_R,  /* PEFT's OFT: upper triangles of blocks, [k,n(n-1)/2] */
+    LORA_BOFT_R, /* PEFT's BOFT [m,k,n,n], and the outputs' factors */
+    LORA_BOFT_S,
+    LORA_VERA_OUT, /* VeRA: factors of the outputs and of the rank .. */
+    LORA_VERA_RANK,
+    LORA_VERA_A, /* .. between two projections that all modules of a file share */
+    LORA_VERA_B,
+    LORA_FOREIGN, /* known by name, not implemented: OFT of PEFT before 0.16 */
     LORA_TENSOR_COUNT
 };
 
@@ -52,6 +59,8 @@ struct lora_module {
     double alpha;      /* 0: equal to the rank */
     int64_t said_rank; /* what the file's configuration says; 0: nothing */
     bool root_rank;    /* scale is alpha / sqrt(rank) */
+    int series_terms;  /* PEFT's OFT: of Cayley's turn as a series; 0: exact */
+    double turn_bound; /* PEFT's COFT: eps; 0: none */
 };
 
 struct lora_file {

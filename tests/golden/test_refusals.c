@@ -92,8 +92,36 @@ static void odd_adapters_are_named(void **state)
                                        .dim = {2, 4},
                                        .data = numbers,
                                        .bytes = 32}};
-    path = write_file("oft", oft, 1);
+    path = write_file("oft", oft, 1); /* four numbers are no triangle */
+    expect_note("sd1", path, "parse_failed", "unet.mid_block", "do not fit");
+    unlink(path);
+    free(path);
+
+    struct safetensors_entry early[] = {{.name = "unet.mid_block.attentions.0.proj_in.oft_r",
+                                         .dtype = DTYPE_F32,
+                                         .rank = 3,
+                                         .dim = {2, 2, 2},
+                                         .data = numbers,
+                                         .bytes = 32}};
+    path = write_file("early", early, 1);
     expect_note("sd1", path, "parse_failed", "OFT", "unet.mid_block");
+    unlink(path);
+    free(path);
+
+    struct safetensors_entry vera[] = {{.name = "unet.mid_block.attentions.0.proj_in.vera_lambda_b",
+                                        .dtype = DTYPE_F32,
+                                        .rank = 1,
+                                        .dim = {8},
+                                        .data = numbers,
+                                        .bytes = 32},
+                                       {.name = "unet.mid_block.attentions.0.proj_in.vera_lambda_d",
+                                        .dtype = DTYPE_F32,
+                                        .rank = 1,
+                                        .dim = {2},
+                                        .data = numbers,
+                                        .bytes = 8}};
+    path = write_file("vera", vera, 2);
+    expect_note("sd1", path, "parse_failed", "VeRA", "save_projection");
     unlink(path);
     free(path);
 
