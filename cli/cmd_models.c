@@ -13,6 +13,7 @@
 #include "cli/table.h"
 #include "store/download.h"
 #include "store/known.h"
+#include "store/ranges.h"
 
 #define FILE_MB_MAX 64000 /* the largest checkpoint of the Horde has 17 GB */
 #define TRIES 5
@@ -102,6 +103,7 @@ static struct download_rule rule_of(struct models_run *m, enum store_kind kind)
         .quota_bytes = or_default(m->quota_mb, kind == STORE_LORA ? loras * 1000 : 0) * MB,
         .tries = (int)or_default(m->tries, TRIES),
         .again = m->again,
+        .ranges = (int)or_default(m->ranges, RANGES_MAX),
         .progress = models_progress,
         .context = m,
     };
@@ -231,7 +233,8 @@ enum {
     OPT_QUIET,
     OPT_OFFLINE,
     OPT_AGAIN,
-    OPT_FROM
+    OPT_FROM,
+    OPT_RANGES
 };
 
 static int parse_options(struct models_run *m, const struct verb *verb, int argc, char **argv)
@@ -251,6 +254,7 @@ static int parse_options(struct models_run *m, const struct verb *verb, int argc
         {"offline", no_argument, NULL, OPT_OFFLINE},
         {"again", no_argument, NULL, OPT_AGAIN},
         {"from", required_argument, NULL, OPT_FROM},
+        {"ranges", required_argument, NULL, OPT_RANGES},
         {0},
     };
     bool good = true;
@@ -268,6 +272,7 @@ static int parse_options(struct models_run *m, const struct verb *verb, int argc
         case OPT_MAX: good = whole(optarg, 10000000, &m->max_mb); break;
         case OPT_FLOOR: good = whole(optarg, 1000000000, &m->floor_mb); break;
         case OPT_QUOTA: good = whole(optarg, 1000000000, &m->quota_mb); break;
+        case OPT_RANGES: good = whole(optarg, RANGES_MAX, &m->ranges) && m->ranges > 0; break;
         case OPT_JSON: m->json = true; break;
         case OPT_QUIET: m->quiet = true; break;
         case OPT_OFFLINE: m->offline = true; break;
@@ -305,6 +310,7 @@ static int run_models(int argc, char **argv)
                            .max_mb = -1,
                            .floor_mb = -1,
                            .quota_mb = -1,
+                           .ranges = -1,
                            .store = {.root = -1}};
     int code = parse_options(&m, verb, argc - 1, argv + 1);
     if (code) return code;
@@ -325,7 +331,8 @@ const struct command command_models = {
         "       kiln models search WORD --from civitai|huggingface [--kind KIND] [--limit N] "
         "[--json]\n"
         "       kiln models get NAME|URL [--kind KIND] [--as NAME] [--sha256 HEX] [--again]\n"
-        "                  [--tries N] [--max-mb N] [--disk-floor-mb N] [--quota-mb N] [--json]\n"
+        "                  [--tries N] [--ranges 1..4] [--max-mb N] [--disk-floor-mb N] "
+        "[--quota-mb N] [--json]\n"
         "       kiln models list [--json]\n"
         "       kiln models rm NAME\n"
         "       kiln models verify [NAME [--sha256 HEX]]\n\n"
@@ -340,7 +347,10 @@ const struct command command_models = {
         "(cache_home, civitai_api_token, disk_floor_mb, max_lora_cache_size). Tokens may also be "
         "in\n"
         "CIVITAI_API_TOKEN and HF_TOKEN; they go into a header, to that host only.\n\n"
-        "A download that was cut goes on where it ended. One whose SHA-256 is not the expected one "
+        "A download that was cut goes on where it ended. A large file comes by up to four requests "
+        "at once\n"
+        "(--ranges) where the server and a known SHA-256 allow it. One whose SHA-256 is not the "
+        "expected one "
         "is\n"
         "deleted; one that nobody knows the SHA-256 of is kept, marked unverified, and not used "
         "for\n"

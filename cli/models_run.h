@@ -20,7 +20,7 @@
 struct models_run {
     const char *config_path;
     struct source_options source;
-    int64_t limit, tries, max_mb, floor_mb, quota_mb; /* -1: not said */
+    int64_t limit, tries, max_mb, floor_mb, quota_mb, ranges; /* -1: not said */
     bool json, quiet, offline, again;
     enum market from;
     char *word; /* NULL: none */

@@ -8,6 +8,8 @@
  *          large, a web page, not allowed. ERR_NETWORK, ERR_BUSY after all tries; what came stays
  *          and the next call goes on with it. ERR_NOT_FOUND, ERR_REFUSED (451) are remembered: a
  *          week, three months.
+ *          A large file whose SHA-256 is known comes by several requests where the server shows that it
+ *          can (ranges.h); what came so and has another hash is fetched once more, as a whole.
  * Source   reliability F5: temporary file beside the target, SHA-256 while streaming, fsync,
  *          rename; the note that says `unverified` is there before the file is.
  */
@@ -36,6 +38,7 @@ struct download_rule {
     int tries;           /* after cuts; at least 1 */
     int seconds_max;     /* of one try; 0: a day */
     bool again;          /* ask an address that said no */
+    int ranges;          /* requests at once for one large file, at most RANGES_MAX; 0, 1: one */
     void (*progress)(void *context, int64_t done, int64_t total); /* total -1: not known */
     void *context;
 };

@@ -227,9 +227,13 @@ static void take_linked(struct hop *h, const char *value)
 static void take_range(struct hop *h, const char *value)
 {
     long long from = 0, to = 0, total = -1;
-    if (sscanf(value, "bytes %lld-%lld/%lld", &from, &to, &total) == 3)
+    if (sscanf(value, "bytes %lld-%lld/%lld", &from, &to, &total) == 3) {
         h->reply->from_byte = from;
-    else
+        h->reply->to_byte = to;
+    } else if (sscanf(value, "bytes %lld-%lld/*", &from, &to) == 2) {
+        h->reply->from_byte = from;
+        h->reply->to_byte = to;
+    } else
         sscanf(value, "bytes */%lld", &total);
     h->reply->total_bytes = total;
 }
@@ -241,7 +245,8 @@ static size_t on_header(char *data, size_t size, size_t count, void *context)
     char *line = alloc_string_n(data, size * count), value[4096];
     if (str_starts(line, "HTTP/")) {
         h->length = r->total_bytes = -1;
-        r->from_byte = 0;
+        r->from_byte = r->to_byte = 0;
+        r->accepts_ranges = false;
         r->etag[0] = r->content_type[0] = h->location[0] = 0;
     } else if (header_is(line, "location", value, sizeof value)) {
         str_copy(h->location, sizeof h->location, value);
@@ -253,6 +258,8 @@ static size_t on_header(char *data, size_t size, size_t count, void *context)
         str_parse_i64(value, &h->length);
     } else if (header_is(line, "content-range", value, sizeof value)) {
         take_range(h, value);
+    } else if (header_is(line, "accept-ranges", value, sizeof value)) {
+        r->accepts_ranges = str_equal_nocase(value, "bytes");
     } else if (header_is(line, "x-linked-etag", value, sizeof value)) {
         take_linked(h, value);
     }
@@ -313,8 +320,10 @@ static struct curl_slist *headers_of(const struct hop *h, const char *first, boo
         list = curl_slist_append(list, line);
         free(line);
     }
-    if (f->from_byte > 0) {
-        line = alloc_printf("Range: bytes=%lld-", (long long)f->from_byte);
+    if (f->from_byte > 0 || f->to_byte > 0) {
+        char to[24] = "";
+        if (f->to_byte > 0) snprintf(to, sizeof to, "%lld", (long long)f->to_byte);
+        line = alloc_printf("Range: bytes=%lld-%s", (long long)f->from_byte, to);
         list = curl_slist_append(list, line);
         free(line);
         /* a weak ETag cannot be used here (RFC 9110, 13.1.5) */

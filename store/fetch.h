@@ -42,6 +42,8 @@ void fetch_close(struct fetch_client *c);
 struct fetch_reply {
     int status;
     int64_t from_byte;      /* of a 206 */
+    int64_t to_byte;        /* its last one */
+    bool accepts_ranges;    /* says that it does */
     int64_t total_bytes;    /* of the whole thing; -1: not said */
     char etag[200];         /* as sent; "" without */
     char linked_sha256[65]; /* what Hugging Face says of a file that lies elsewhere, or "" */
@@ -53,6 +55,7 @@ struct fetch_reply {
 struct fetch {
     const char *url;
     int64_t from_byte;         /* asks for the rest only */
+    int64_t to_byte;           /* or for a part: up to this one, included; 0: to the end */
     const char *if_range;      /* its ETag then */
     const char *if_none_match; /* 304 is no error */
     int seconds_max;           /* of the whole transfer; 0: a day */
