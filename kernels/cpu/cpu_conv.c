@@ -91,13 +91,16 @@ static void fill_window(const struct gemm *g, void *panel, int64_t m0, int64_t r
         int64_t tap = (k0 + done) / w->c, channel = (k0 + done) % w->c;
         int64_t part = w->c - channel < count - done ? w->c - channel : count - done;
         int64_t i = tap / w->kw, j = tap % w->kw;
-        char *to = (char *)panel + done * w->bytes;
+        const int64_t bytes = g->a_dtype == DTYPE_F32 ? 4 : 2;
+        char *to = (char *)panel + done * bytes;
         for (int64_t r = 0; r < rows; r++, to += GEMM_PITCH) {
             const char *from = tap_at(w, &pixel[r], i, j);
-            if (from)
-                copy_elements(to, from + channel * w->bytes, part * w->bytes);
+            if (!from)
+                memset(to, 0, (size_t)(part * bytes));
+            else if (bytes == w->bytes)
+                copy_elements(to, from + channel * bytes, part * bytes);
             else
-                memset(to, 0, (size_t)(part * w->bytes));
+                widen_elements((float *)to, (const uint16_t *)from + channel, part);
         }
         done += part;
     }
@@ -106,12 +109,13 @@ static void fill_window(const struct gemm *g, void *panel, int64_t m0, int64_t r
             ((uint16_t *)((char *)panel + r * GEMM_PITCH))[count] = 0;
 }
 
+/* `wide`: the picture is bfloat16, panels are not */
 ALWAYS_INLINE void block_rows(const struct window *w, char *panel, int64_t m0, int64_t rows,
-                              int64_t k0, int64_t count, const int taps)
+                              int64_t k0, int64_t count, const int taps, const bool wide)
 {
     static const char zero[UNPACKED_RUN * 4];
-    const int64_t run_bytes = UNPACKED_RUN * 4, blocks = count * w->bytes / (run_bytes * taps);
-    const int64_t first = k0 * w->bytes / taps;
+    const int64_t run_bytes = UNPACKED_RUN * 4, from_bytes = wide ? run_bytes / 2 : run_bytes;
+    const int64_t blocks = count * w->bytes / (from_bytes * taps), first = k0 * w->bytes / taps;
     struct pixel pixel[GEMM_MC_MAX];
     locate(w, pixel, m0, rows);
     for (int t = 0; t < taps; t++) {
@@ -119,12 +123,13 @@ ALWAYS_INLINE void block_rows(const struct window *w, char *panel, int64_t m0, i
         char *to = panel + t * run_bytes;
         for (int64_t r = 0; r < rows; r++, to += GEMM_PITCH) {
             const char *from = tap_at(w, &pixel[r], y, x);
-            int64_t step = from ? run_bytes : 0;
+            int64_t step = from ? from_bytes : 0;
             from = from ? from + first : zero;
             for (int64_t b = 0; b < blocks; b++, from += step)
 #pragma GCC unroll 4
-                for (int v = 0; v < UNPACKED_RUN * 4; v += VL * 4)
-                    *(vu *)(to + b * run_bytes * taps + v) = *(const vu *)(from + v);
+                for (int v = 0; v < UNPACKED_RUN; v += VL)
+                    *(vf *)(to + b * run_bytes * taps + v * 4) =
+                        vf_load(from, v, wide ? DTYPE_BF16 : DTYPE_F32);
         }
     }
 }
@@ -135,10 +140,13 @@ static void fill_blocks(const struct gemm *g, void *panel, int64_t m0, int64_t r
 {
     const struct window *w = &((const struct conv *)g->context)->window;
     const int taps = (int)(w->kh * w->kw);
-    if (taps == 9)
-        block_rows(w, panel, m0, rows, k0, count, 9);
+    const bool wide = g->a_dtype != w->dtype;
+    if (taps == 9 && wide)
+        block_rows(w, panel, m0, rows, k0, count, 9, true);
+    else if (taps == 9)
+        block_rows(w, panel, m0, rows, k0, count, 9, false);
     else
-        block_rows(w, panel, m0, rows, k0, count, taps);
+        block_rows(w, panel, m0, rows, k0, count, taps, wide);
 }
 
 static void store_epilogue(const struct gemm *g, const float *tile, int64_t m0, int64_t rows,
@@ -188,7 +196,7 @@ static void run_rows(struct device *d, struct conv *c, const struct pack_b *b, i
     struct gemm g = {.m = n * w->oh * w->ow,
                      .n = out,
                      .k = w->kh * w->kw * w->c,
-                     .a_dtype = w->dtype,
+                     .a_dtype = panel_dtype(w->dtype),
                      .fill_a = flat ? fill_rows : fill_window,
                      .b = b->packed,
                      .store = store_epilogue,
@@ -221,7 +229,7 @@ int cpu_conv2d(struct device *d, const struct conv2d_args *a, struct error *err)
     struct pack_b b;
     bool phases = by_phases(a);
     int rc = pack_get(&b, d, a->w, (struct pack_shape){a->out, a->c, a->kh, a->kw},
-                      phases ? PACK_PHASES : PACK_FORWARD, a->dtype, err);
+                      phases ? PACK_PHASES : PACK_FORWARD, panel_dtype(a->dtype), err);
     if (rc) return rc;
     if (!phases) return conv2d_with(d, a, &b, err);
     struct conv c = {.window = window_of(a)};
@@ -230,7 +238,7 @@ int cpu_conv2d(struct device *d, const struct conv2d_args *a, struct error *err)
     c.epilogue.y = a->y;
     c.epilogue.ldy = a->out;
     c.epilogue.dtype = a->dtype;
-    size_t one = gemm_packed_bytes(a->c * 4, a->out, a->dtype);
+    size_t one = gemm_packed_bytes(a->c * 4, a->out, panel_dtype(a->dtype));
     c.window.kh = c.window.kw = 2;
     c.window.oh = c.epilogue.phase_h = a->h;
     c.window.ow = c.epilogue.phase_w = a->w_px;
@@ -287,7 +295,7 @@ int cpu_conv2d_dx(struct device *d, const struct conv2d_grad_args *grad, struct 
     struct conv c = {.window = window_of(a)};
     struct pack_b b;
     int rc = pack_get(&b, d, a->w, (struct pack_shape){a->out, a->c, a->kh, a->kw},
-                      phases ? PACK_PHASES_BACKWARD : PACK_BACKWARD, a->dtype, err);
+                      phases ? PACK_PHASES_BACKWARD : PACK_BACKWARD, panel_dtype(a->dtype), err);
     if (!rc) rc = epilogue_start(&c.epilogue, d, &(struct epilogue_args){0}, a->c, 0, err);
     if (rc) return rc;
     c.epilogue.y = grad->dx;

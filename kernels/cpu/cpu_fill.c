@@ -2,12 +2,6 @@
 
 #include "kernels/cpu/cpu_transpose.h"
 
-static void widen(float *to, const uint16_t *from, int64_t count)
-{
-    FOR_VECTORS(i, count, vf_store(to, i, DTYPE_F32, vf_load(from, i, DTYPE_BF16)),
-                vf_store_n(to, i, DTYPE_F32, vf_load_n(from, i, DTYPE_BF16, lanes), lanes));
-}
-
 void fill_rows(const struct gemm *g, void *panel, int64_t m0, int64_t rows, int64_t k0,
                int64_t count)
 {
@@ -19,7 +13,7 @@ void fill_rows(const struct gemm *g, void *panel, int64_t m0, int64_t rows, int6
         if (g->a_dtype == x->dtype)
             copy_elements(to, from, count * bytes);
         else
-            widen((float *)to, (const uint16_t *)from, count);
+            widen_elements((float *)to, (const uint16_t *)from, count);
         if (g->a_dtype == DTYPE_BF16 && count % 2) ((uint16_t *)to)[count] = 0;
     }
 }

@@ -35,6 +35,12 @@ ALWAYS_INLINE void copy_elements(char *to, const char *from, int64_t bytes)
 #endif
 }
 
+ALWAYS_INLINE void widen_elements(float *to, const uint16_t *from, int64_t count)
+{
+    FOR_VECTORS(i, count, vf_store(to, i, DTYPE_F32, vf_load(from, i, DTYPE_BF16)),
+                vf_store_n(to, i, DTYPE_F32, vf_load_n(from, i, DTYPE_BF16, lanes), lanes));
+}
+
 /* A = x: rows are rows. Panel dtype g->a_dtype equals or widens the matrix's. */
 void CPU_NAME(fill_rows)(const struct gemm *g, void *panel, int64_t m0, int64_t rows, int64_t k0,
                          int64_t count);

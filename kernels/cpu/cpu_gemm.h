@@ -58,6 +58,17 @@ struct gemm {
     const void *context;
 };
 
+/* Of the panels for activations of a dtype: bfloat16 only where an instruction multiplies it. Elsewhere taking
+ * words apart costs half as much as the products, so both operands are widened as they are packed. */
+ALWAYS_INLINE enum dtype panel_dtype(enum dtype activations)
+{
+#if defined(__AVX512BF16__)
+    return activations;
+#else
+    return DTYPE_F32;
+#endif
+}
+
 /* One k-step of two bfloat16 a lane: c += a . b */
 #if VL == 16 && defined(__AVX512BF16__)
 ALWAYS_INLINE vf gemm_step_bf16(vf c, vu a, vu b)

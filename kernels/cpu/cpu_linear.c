@@ -23,8 +23,8 @@ int cpu_linear(struct device *d, const struct linear_args *a, struct error *err)
     CPU_CHECK_DTYPE(a->dtype, "linear");
     struct linear l = {.a = {a->x, a->ldx, a->dtype}};
     struct pack_b b;
-    int rc =
-        pack_get(&b, d, a->w, (struct pack_shape){a->out, a->k, 1, 1}, PACK_FORWARD, a->dtype, err);
+    int rc = pack_get(&b, d, a->w, (struct pack_shape){a->out, a->k, 1, 1}, PACK_FORWARD,
+                      panel_dtype(a->dtype), err);
     if (!rc) rc = epilogue_start(&l.epilogue, d, &a->epilogue, a->out, 0, err);
     if (rc) return rc;
     l.epilogue.y = a->y;
@@ -33,7 +33,7 @@ int cpu_linear(struct device *d, const struct linear_args *a, struct error *err)
     struct gemm g = {.m = a->m,
                      .n = a->out,
                      .k = a->k,
-                     .a_dtype = a->dtype,
+                     .a_dtype = panel_dtype(a->dtype),
                      .fill_a = fill_rows,
                      .b = b.packed,
                      .file = b.packed ? NULL : &b.file,
@@ -80,9 +80,10 @@ int cpu_linear_geglu(struct device *d, const struct linear_args *a, struct error
     const int64_t half = a->out / 2;
     struct linear l = {.a = {a->x, a->ldx, a->dtype}};
     struct pack_b b;
-    int rc =
-        pack_get(&b, d, a->w, (struct pack_shape){a->out, a->k, 1, 1}, PACK_FORWARD, a->dtype, err);
-    if (!rc && !b.packed) rc = gemm_reserve(d, 2 * a->k, half, a->dtype, err); /* two of each */
+    int rc = pack_get(&b, d, a->w, (struct pack_shape){a->out, a->k, 1, 1}, PACK_FORWARD,
+                      panel_dtype(a->dtype), err);
+    if (!rc && !b.packed)
+        rc = gemm_reserve(d, 2 * a->k, half, panel_dtype(a->dtype), err); /* two of each */
     const bool apart = b.packed && half % GEMM_NR;
     const size_t wide = apart ? (size_t)(a->m * a->out) * 4 : 0;
     if (!rc) rc = epilogue_start(&l.epilogue, d, &a->epilogue, a->out, wide, err);
@@ -93,7 +94,7 @@ int cpu_linear_geglu(struct device *d, const struct linear_args *a, struct error
     struct gemm g = {.m = a->m,
                      .n = apart ? a->out : half,
                      .k = a->k,
-                     .a_dtype = a->dtype,
+                     .a_dtype = panel_dtype(a->dtype),
                      .fill_a = fill_rows,
                      .b = b.packed,
                      .file = b.packed ? NULL : &b.file,
@@ -111,8 +112,8 @@ int cpu_linear_dx(struct device *d, const struct linear_dx_args *a, struct error
     CPU_CHECK_DTYPE(a->dtype, "linear_dx");
     struct linear l = {.a = {a->dy, a->ldy, a->dtype}};
     struct pack_b b;
-    int rc = pack_get(&b, d, a->w, (struct pack_shape){a->out, a->k, 1, 1}, PACK_BACKWARD, a->dtype,
-                      err);
+    int rc = pack_get(&b, d, a->w, (struct pack_shape){a->out, a->k, 1, 1}, PACK_BACKWARD,
+                      panel_dtype(a->dtype), err);
     if (!rc) rc = epilogue_start(&l.epilogue, d, &(struct epilogue_args){0}, a->k, 0, err);
     if (rc) return rc;
     l.epilogue.y = a->dx;
@@ -122,7 +123,7 @@ int cpu_linear_dx(struct device *d, const struct linear_dx_args *a, struct error
     struct gemm g = {.m = a->m,
                      .n = a->k,
                      .k = a->out,
-                     .a_dtype = a->dtype,
+                     .a_dtype = panel_dtype(a->dtype),
                      .fill_a = fill_rows,
                      .b = b.packed,
                      .file = b.packed ? NULL : &b.file,

@@ -113,7 +113,7 @@ int cpu_norm_conv2d(struct device *d, const struct norm_conv2d_args *args, struc
     const bool winograd = winograd_suits(a);
     if (!rc && !winograd)
         rc = pack_get(&b, d, a->w, (struct pack_shape){a->out, a->c, a->kh, a->kw}, PACK_FORWARD,
-                      a->dtype, err);
+                      panel_dtype(a->dtype), err);
     for (n.image = 0; !rc && n.image < a->n; n.image++)
         rc = run_image(d, &n, most, winograd ? NULL : &b, err);
     return rc;

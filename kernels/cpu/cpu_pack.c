@@ -477,10 +477,11 @@ int CPU_NAME(cpu_pack_forward)(struct device *d, struct kernel_weight *w,
 {
     const void *b;
     struct packed *packed = w->packed;
-    bool half = activation_dtype == DTYPE_BF16;
+    const enum dtype panels = panel_dtype(activation_dtype);
+    bool half = panels == DTYPE_BF16;
     if (packed && (packed->form[PACK_PHASES][half] || packed->form[PACK_WINOGRAD][half])) return 0;
     struct pack_shape shape = {w->dim[0], w->dim[1], w->rank > 2 ? w->dim[2] : 1,
                                w->rank > 3 ? w->dim[3] : 1};
-    if (unpacked_suits(w, shape, PACK_FORWARD, activation_dtype)) return 0;
-    return pack_form(&b, d, w, shape, PACK_FORWARD, activation_dtype, err);
+    if (unpacked_suits(w, shape, PACK_FORWARD, panels)) return 0;
+    return pack_form(&b, d, w, shape, PACK_FORWARD, panels, err);
 }

@@ -30,7 +30,7 @@ bool winograd_suits(const struct conv2d_args *a)
     /* small pictures and few channels are better off without: the transformed weight is 16/9 as large,
      * and the planes are products of too few rows */
     int64_t tiles = a->n * ((a->oh + 1) / 2) * ((a->ow + 1) / 2);
-    return a->dtype == DTYPE_F32 && a->kh == 3 && a->kw == 3 && a->stride <= 1 &&
+    return panel_dtype(a->dtype) == DTYPE_F32 && a->kh == 3 && a->kw == 3 && a->stride <= 1 &&
            a->upsample != 2 && a->c >= 64 && a->out >= 64 && tiles >= 96 && !a->w->changes;
 }
 
@@ -41,17 +41,17 @@ static int64_t wrap(int64_t i, int64_t size, bool circular)
 }
 
 /* V = B^T d B with B^T = [1 0 -1 0; 0 1 1 0; 0 -1 1 0; 0 1 0 -1] */
-static void spread_tile(const struct winograd *w, int64_t index)
+ALWAYS_INLINE void spread_tile(const struct winograd *w, int64_t index, const enum dtype t)
 {
     const struct conv2d_args *a = w->a;
     int64_t tile = w->first + index, tx = tile % w->tiles_x, line = tile / w->tiles_x;
     int64_t ty = line % w->tiles_y, image = line / w->tiles_y;
-    const float *x = (const float *)a->x + image * a->h * a->w_px * a->c, *d[4][4];
+    const char *x = at(a->x, image * a->h * a->w_px * a->c, t), *d[4][4];
     for (int i = 0; i < 4; i++)
         for (int j = 0; j < 4; j++) {
             int64_t y = wrap(2 * ty + i - a->pad_top, a->h, a->circular);
             int64_t xx = wrap(2 * tx + j - a->pad_left, a->w_px, a->circular);
-            d[i][j] = y < 0 || xx < 0 ? w->zero : x + (y * a->w_px + xx) * a->c;
+            d[i][j] = y < 0 || xx < 0 ? (const char *)w->zero : at(x, (y * a->w_px + xx) * a->c, t);
         }
     float *to = w->v + index * a->c;
     const int64_t plane = w->band * a->c;
@@ -61,8 +61,7 @@ static void spread_tile(const struct winograd *w, int64_t index)
         for (int j = 0; j < 4; j++) {
             vf in[4];
             for (int i = 0; i < 4; i++)
-                in[i] = lanes == VL ? vf_load(d[i][j], k, DTYPE_F32)
-                                    : vf_load_n(d[i][j], k, DTYPE_F32, lanes);
+                in[i] = lanes == VL ? vf_load(d[i][j], k, t) : vf_load_n(d[i][j], k, t, lanes);
             r[0][j] = in[0] - in[2];
             r[1][j] = in[1] + in[2];
             r[2][j] = in[2] - in[1];
@@ -81,7 +80,7 @@ static void spread_task(void *context, int64_t task, int worker)
 {
     const struct winograd *w = context;
     for (int64_t i = task * TILES_TASK; i < (task + 1) * TILES_TASK && i < w->count; i++)
-        spread_tile(w, i);
+        CPU_BY_DTYPE(w->a->dtype, spread_tile, w, i);
 }
 
 static void store_plane(const struct gemm *g, const float *tile, int64_t m0, int64_t rows,
@@ -212,7 +211,7 @@ int winograd_conv2d(struct device *d, const struct conv2d_args *a, struct error 
     if (rc) return rc;
     w.epilogue.y = a->y;
     w.epilogue.ldy = a->out;
-    w.epilogue.dtype = DTYPE_F32;
+    w.epilogue.dtype = a->dtype;
     w.v = cpu_scratch_take(d, v_bytes);
     w.m = cpu_scratch_take(d, m_bytes);
     w.zero = memset(cpu_scratch_take(d, zero_bytes), 0, zero_bytes);

@@ -5,8 +5,9 @@
  * Failure  ERR_NO_MEMORY; ERR_UNSUPPORTED for a weight dtype that is no float.
  * Source   Lavin & Gray, Fast Algorithms for Convolutional Neural Networks (2016), F(2x2,3x3).
  *
- * Only for F32: its error stays below that of a plain sum of K terms. In bfloat16 the transformed inputs
- * and weights would be rounded once more, which triples the error (docs/performance.md).
+ * Only where products are of floats (panel_dtype): its error stays below that of a plain sum of K terms. As
+ * bfloat16 the transformed inputs and weights would be rounded once more, which triples the error
+ * (docs/performance.md).
  */
 #ifndef KERNELS_CPU_CPU_WINOGRAD_H
 #define KERNELS_CPU_CPU_WINOGRAD_H
