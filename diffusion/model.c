@@ -1,6 +1,5 @@
 #include "diffusion/model.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,92 +90,6 @@ int model_load_part(struct model *m, void *part, model_visit visit, struct weigh
     return rc ? rc : model_pack_weights(m, part, visit, store, activation, err);
 }
 
-/* ---- what kind of model ---- */
-
-/* Vector inputs belong to SDXL and its refiner; with SD 2 they mean image prompts (unCLIP). */
-static int check_vector(const struct model *m, const struct unet_config *c, const char *path,
-                        struct error *err)
-{
-    bool xl = m->info.family == FAMILY_SDXL || m->info.family == FAMILY_SDXL_REFINER;
-    if (xl == (c->vector > 0)) return 0;
-    return error_set(err, ERR_UNSUPPORTED,
-                     "%s: text states %lld wide with%s a vector input: a relative "
-                     "(unCLIP?) of %s that Kiln does not know",
-                     path, (long long)c->context, c->vector ? "" : "out",
-                     family_people(m->info.family));
-}
-
-static int find_family(struct model *m, const struct unet_config *c, const char *path,
-                       struct error *err)
-{
-    static const struct {
-        int64_t context;
-        enum family family;
-    } known[] = {{768, FAMILY_SD1},
-                 {1024, FAMILY_SD2_512},
-                 {2048, FAMILY_SDXL},
-                 {1280, FAMILY_SDXL_REFINER}};
-    if (c->in_channels != 4 && c->in_channels != 9)
-        return error_set(err, ERR_UNSUPPORTED,
-                         "%s: a UNet with %lld input channels (4, and 9 for "
-                         "inpainting, are known)",
-                         path, (long long)c->in_channels);
-    m->info.inpainting = c->in_channels == 9;
-    for (size_t i = 0; i < COUNT_OF(known); i++)
-        if (c->context == known[i].context) {
-            m->info.family = known[i].family;
-            return check_vector(m, c, path, err);
-        }
-    /* another width: a small model of the same make, told by its structure */
-    m->info.family = c->vector ? FAMILY_SDXL : c->conv_proj ? FAMILY_SD1 : FAMILY_SD2_512;
-    return 0;
-}
-
-/* SD2: a rule of thumb known from ComfyUI: with v-prediction the biases of this norm spread wider. */
-static bool looks_like_v(const struct model *m)
-{
-    const struct unet_level *top = &m->unet.level[0];
-    const struct unet_step *last = &top->up[m->unet.config.blocks[0]];
-    if (!last->transformer.depth) return false;
-    const struct weight *w = &last->transformer.blocks[0].norm1.b;
-    int64_t n = weight_count(w);
-    double sum = 0, squares = 0;
-    for (int64_t i = 0; i < n; i++) {
-        double x = dtype_get(w->k.data, w->k.dtype, i);
-        sum += x;
-        squares += x * x;
-    }
-    double mean = sum / (double)n;
-    return sqrt(squares / (double)n - mean * mean) > 0.09;
-}
-
-static int find_prediction(struct model *m, const char *folder, struct error *err)
-{
-    const struct weight_store *s = m->unet_store;
-    bool sd2 = m->info.family == FAMILY_SD2_512 || m->info.family == FAMILY_SD2_768;
-    bool v =
-        sd2 && m->unet.config.in_channels == 4 && m->unet.config.context == 1024 && looks_like_v(m);
-    const char *meta = weight_store_meta(s, "modelspec.prediction_type");
-    if (meta) v = str_equal(meta, "v") || str_equal(meta, "v_prediction");
-    if (weight_store_find(s, "v_pred")) v = true;
-    m->zero_snr = weight_store_find(s, "ztsnr") != NULL;
-    if (weight_store_find(s, "edm_mean") && weight_store_find(s, "edm_std"))
-        return error_set(err, ERR_UNSUPPORTED,
-                         "%s is a Playground EDM model, which Kiln does not know", m->info.path);
-    if (folder) {
-        struct scheduler_json j = {0};
-        char *path = alloc_printf("%s/scheduler/scheduler_config.json", folder);
-        int rc = exists(path) ? model_json_scheduler(&j, path, err) : 0;
-        free(path);
-        if (rc) return rc;
-        if (j.prediction_said) v = j.v_prediction;
-        if (j.zero_snr) m->zero_snr = true;
-    }
-    m->info.v_prediction = v;
-    if (sd2) m->info.family = v ? FAMILY_SD2_768 : FAMILY_SD2_512;
-    return 0;
-}
-
 /* ---- the parts ---- */
 
 static void visit_unet(struct weight_visitor *v, void *part)
@@ -223,7 +136,7 @@ static int open_unet(struct model *m, struct weight_store *s, const char *prefix
     if (rc) return rc;
     unet_metadata(&c, s);
     if (folder && (rc = unet_folder(m, &c, folder, err))) return rc;
-    rc = find_family(m, &c, m->info.path, err);
+    rc = model_find_family(m, &c, folder, err);
     if (rc) return rc;
     rc = unet_init(&m->unet, &c, err);
     if (rc) return error_wrap(err, rc, "%s", m->info.path);
@@ -231,7 +144,7 @@ static int open_unet(struct model *m, struct weight_store *s, const char *prefix
     m->unet_prefix = prefix;
     rc = model_load_part(m, &m->unet, visit_unet, s, prefix, m->unet_dialect, "the UNet", m->dtype,
                          err);
-    return rc ? rc : find_prediction(m, folder, err);
+    return rc ? rc : model_find_prediction(m, folder, err);
 }
 
 static bool is_sdxl(const struct model *m)

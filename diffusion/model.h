@@ -61,6 +61,12 @@ struct model {
 int model_open_text(struct model *m, const char *folder, struct error *err);
 void model_close_text(struct model *m);
 
+/* What kind of model a UNet makes (model_kind.c): before its weights are loaded, and after. `folder` NULL:
+ * a single file. */
+int model_find_family(struct model *m, const struct unet_config *c, const char *folder,
+                      struct error *err);
+int model_find_prediction(struct model *m, const char *folder, struct error *err);
+
 /* Where a component is in a single file: the first of `prefixes` (NULL-terminated) below which
  * `name` exists; NULL when none. */
 const char *model_find_prefix(const struct weight_store *store, const char *const *prefixes,

@@ -85,10 +85,12 @@ static bool said(const json_t *c, const char *key)
 struct model *golden_model(struct golden *g, const json_t *c)
 {
     struct error err;
-    char *path = alloc_printf("%s/models/%s%s", g->data, golden_string(c, "model", "sd1"),
+    char *name = alloc_printf("models/%s%s", golden_string(c, "model", "sd1"),
                               said(c, "single")    ? ".safetensors"
                               : said(c, "pickled") ? "-bin"
                                                    : "");
+    char *path = golden_path(g, c, name);
+    free(name);
     for (int i = 0; i < g->model_count; i++)
         if (strcmp(g->models[i].path, path) == 0) {
             free(path);

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Makes tests/golden/mixed: pictures where two things meet, over the models of tests/golden/reference.
+"""Makes tests/golden/mixed: pictures where two things meet, over the models of tests/golden/reference and a
+tiny refiner; adapters as PEFT and diffusers themselves save them.
 
 usage: make_mixed.py [FOLDER [ID ...]]
 With IDs, only these cases are made again; the others stay.
@@ -7,17 +8,19 @@ With IDs, only these cases are made again; the others stay.
 import copy
 import json
 import os
+import shutil
 import sys
 
 import peft
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import make_family as mf
 import make_goldens as mg
+import tiny_models
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 DATA = HERE + "/reference"
@@ -58,6 +61,13 @@ def fill(module, seed):
     return module
 
 
+def in_order(made):
+    """A set of targets is written in whatever order it has."""
+    config = made.peft_config["default"]
+    if isinstance(config.target_modules, set):
+        config.target_modules = sorted(config.target_modules)
+
+
 def differences(part, module, merged):
     new = dict(merged.named_modules())
     for name, m in module.named_modules():
@@ -68,6 +78,7 @@ def differences(part, module, merged):
 def write_peft(form, ref, folder):
     config = dict(peft_configs())[form]
     made = fill(peft.get_peft_model(copy.deepcopy(ref.unet), config), sum(map(ord, form)))
+    in_order(made)
     made.save_pretrained(folder + "/lora/" + form)
     os.remove("%s/lora/%s/README.md" % (folder, form))
     again = peft.PeftModel.from_pretrained(copy.deepcopy(ref.unet), folder + "/lora/" + form)
@@ -81,6 +92,7 @@ def write_text(ref, folder):
         config = peft.LoraConfig(r=2, lora_alpha=3, target_modules=["q_proj", "v_proj", "fc1"])
         made = fill(peft.get_peft_model(copy.deepcopy(text), config), 50 + k)
         name = "text_encoder_2" if k else "text_encoder"
+        in_order(made)
         layers["%s_lora_layers" % name] = {key.removeprefix("base_model.model."): v for key, v in
                                            peft.get_peft_model_state_dict(made).items()}
         layers["%s_lora_adapter_metadata" % name] = made.peft_config["default"].to_dict()
@@ -137,7 +149,84 @@ def adapters(ref, case, folder):
     return out
 
 
+# --- the refiner: one encoder, five sizes of which the last is a score ---
+
+
+class Refiner(mg.Reference):
+    def __init__(self, folder, tokenizer):
+        self.folder, self.xl, self.sd2, self.v, self.words = folder, True, False, False, {}
+        self.tokenizer = tokenizer
+        self.unet = self.load(mg.UNet2DConditionModel, "unet", "diffusion_pytorch_model")
+        self.vae = self.load(mg.AutoencoderKL, "vae", "diffusion_pytorch_model")
+        second = self.load(mg.CLIPTextModelWithProjection, "text_encoder_2", "model")
+        self.text = [second]
+        self.scale = self.vae.config.scaling_factor
+
+    def encode(self, prompt, clip_skip=0):
+        self.sd2, skip = True, clip_skip or 2  # pads with 0 ...
+        chunk = self.chunks(prompt, 0)[0][0]
+        self.sd2 = False
+        context, pooled = self.hidden(self.text[0], chunk, skip, False)
+        return context, pooled, [[chunk]]
+
+
+def write_refiner(folder):
+    vocabulary = len(json.load(open(DATA + "/models/tokenizer/vocab.json")))
+    torch.manual_seed(7)
+    text = tiny_models.spread(mg.CLIPTextModelWithProjection(
+        tiny_models.text_config(vocabulary, 8, "gelu", 8)), 701)
+    unet = UNet2DConditionModel(
+        sample_size=8, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=[8, 8, 8, 8],
+        down_block_types=["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+        up_block_types=["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+        cross_attention_dim=8, attention_head_dim=2, norm_num_groups=4, use_linear_projection=True,
+        addition_embed_type="text_time", addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=8 + 5 * 8)
+    parts = {"text_encoder_2": text, "unet": tiny_models.spread(unet, 702),
+             "vae": tiny_models.make_vae(705, 0.13025, [4, 4, 4, 4], 2)}
+    for name, module in parts.items():
+        file = "model" if name.startswith("text") else "diffusion_pytorch_model"
+        tiny_models.save_component(tiny_models.round_half(module), "%s/%s" % (folder, name), file)
+    os.makedirs(folder + "/scheduler")
+    with open(folder + "/scheduler/scheduler_config.json", "w") as f:
+        json.dump({"prediction_type": "epsilon"}, f)
+    shutil.copytree(DATA + "/models/tokenizer", folder + "/tokenizer_2")
+
+
+def score_network(ref, x, t, context, pooled, size, extra=None, control=None):
+    n = x.shape[0]
+    score = 2.5 if pooled is ref.negative else 6.0
+    ids = torch.tensor([[size[1], size[0], 0, 0, score]], dtype=torch.float32).expand(n, -1)
+    return ref.unet(x, t, context.expand(n, -1, -1), added_cond_kwargs={"text_embeds": pooled.expand(n, -1),
+                                                                        "time_ids": ids}).sample
+
+
+def refiner_cases():
+    yield dict(mf.BASE, id="refiner", model="refiner", init="assets/init.png", denoise=0.4)
+    yield dict(mf.BASE, id="refiner-batch", model="refiner", init="assets/init.png", denoise=0.7, count=2,
+               sampler="k_euler_a")
+    yield dict(mf.BASE, id="refiner-alone", model="refiner", sampler="k_dpmpp_2m", schedule="karras", width=128)
+
+
+def run_refiner(ref, case):
+    plain, encode = mg.network, ref.encode
+    mg.network = score_network
+
+    def noted(prompt, clip_skip=0):
+        out = encode(prompt, clip_skip)
+        if prompt == case["negative"]:
+            ref.negative = out[1]
+        return out
+    ref.encode = noted
+    try:
+        return mg.run_case(ref, case, DATA)[0]
+    finally:
+        mg.network, ref.encode = plain, encode
+
+
 def run(ref, case, folder):
+    if case["model"] == "refiner":
+        return run_refiner(ref, case)
     with mg.Merged(ref, adapters(ref, case, folder) if "loras" in case else []):
         return mg.run_case(ref, case, DATA)[0]
 
@@ -153,11 +242,15 @@ def main():
     old = json.load(open(folder + "/cases.json")) if only else []
     kept = {c["id"]: c for c in old if c["id"] not in only}
     with torch.no_grad():
-        for case in [*batch_cases(), *adapter_cases()]:
+        for case in [*batch_cases(), *adapter_cases(), *refiner_cases()]:
             if case["id"] in kept:
                 out.append(kept[case["id"]])
             elif not only or case["id"] in only:
                 kind = case["model"]
+                if kind == "refiner" and kind not in refs:
+                    shutil.rmtree(folder + "/models/refiner", ignore_errors=True)
+                    write_refiner(folder + "/models/refiner")
+                    refs[kind] = Refiner(folder + "/models/refiner", tokenizer)
                 if kind not in refs:
                     refs[kind] = mg.Reference("%s/models/%s" % (DATA, kind), tokenizer)
                 mf.write(folder, case, run(refs[kind], case, folder), out)

@@ -346,6 +346,42 @@ static void scales_beside_the_tensors_count(void **state)
     free(e);
 }
 
+/* NAME.yaml beside NAME, as the original code reads it. */
+static void a_yaml_beside_the_file_says_v(void **state)
+{
+    static const struct {
+        const char *words;
+        bool v;
+    } cases[] = {{"model:\n  params:\n    parameterization: \"v\"\n", true},
+                 {"    parameterization: eps", false},
+                 {"parameterization:", false},
+                 {"", false}};
+    char *file = alloc_printf("%s/models/sd2.safetensors", folder);
+    char *link = under("sidecar.safetensors"), *yaml = under("sidecar.yaml");
+    char *words = alloc_printf("%s/models/tokenizer", folder), *to = under("sidecar.tokenizer");
+    assert_int_equal(symlink(file, link), 0);
+    assert_int_equal(symlink(words, to), 0);
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct model *m;
+        struct error err;
+        FILE *f = fopen(yaml, "w");
+        fputs(cases[i].words, f);
+        fclose(f);
+        if (model_open(&m, golden.device, link, NULL, PRECISION_FP32, &err))
+            fail_msg("%s", err.text);
+        assert_int_equal(model_info(m)->v_prediction, cases[i].v);
+        model_close(m);
+    }
+    unlink(link);
+    unlink(yaml);
+    unlink(to);
+    free(file);
+    free(link);
+    free(yaml);
+    free(words);
+    free(to);
+}
+
 static void what_is_no_model_says_what_it_is(void **state)
 {
     static const struct {
@@ -396,6 +432,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_vae_of_its_own_is_used),
         cmocka_unit_test(changed_headers_are_survived),
         cmocka_unit_test(scales_beside_the_tensors_count),
+        cmocka_unit_test(a_yaml_beside_the_file_says_v),
         cmocka_unit_test(what_is_no_model_says_what_it_is),
     };
     if (argc < 2) {
