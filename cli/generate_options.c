@@ -48,6 +48,9 @@ const char generate_usage[] =
     "                           --qr-border N\n"
     "      --hires-fix          compose small, then redraw large\n"
     "      --tiling             edges that meet when tiled\n"
+    "      --transparent        things without background, with alpha (SD 1.x and SDXL; kiln "
+    "models\n"
+    "                           get layer_diffuse)\n"
     "      --variation-seed N, --variation-strength X\n"
     "      --guidance-rescale X 0 to 1 (0)\n"
     "      --eta X              noise of the ancestral samplers\n"
@@ -104,6 +107,7 @@ enum option_id {
     OPT_QR_BORDER,
     OPT_HIRES,
     OPT_TILING,
+    OPT_TRANSPARENT,
     OPT_VARIATION_SEED,
     OPT_VARIATION_STRENGTH,
     OPT_RESCALE,
@@ -158,6 +162,7 @@ static const struct option options[] = {
     {"qr-border", required_argument, NULL, OPT_QR_BORDER},
     {"hires-fix", no_argument, NULL, OPT_HIRES},
     {"tiling", no_argument, NULL, OPT_TILING},
+    {"transparent", no_argument, NULL, OPT_TRANSPARENT},
     {"variation-seed", required_argument, NULL, OPT_VARIATION_SEED},
     {"variation-strength", required_argument, NULL, OPT_VARIATION_STRENGTH},
     {"guidance-rescale", required_argument, NULL, OPT_RESCALE},
@@ -363,6 +368,7 @@ static int take_option(struct generate_options *o, int id, const char *arg, stru
     case OPT_QR_BORDER: return take_int(&r->qr.border_modules, "qr-border", arg, err);
     case OPT_HIRES: r->hires_fix = true; return 0;
     case OPT_TILING: r->tiling = true; return 0;
+    case OPT_TRANSPARENT: r->transparent = true; return 0;
     case OPT_VARIATION_SEED: return take_u64(&r->variation_seed, "variation-seed", arg, err);
     case OPT_VARIATION_STRENGTH:
         return take_number(&r->variation_strength, "variation-strength", arg, err);

@@ -167,6 +167,31 @@ static bool has_annotator(const struct worker *w, const char *type)
     return may;
 }
 
+static bool has_layered(const struct worker *w, enum family f)
+{
+    struct layered_files files;
+    if (!layered_files_of(f, &files)) return false;
+    char *change = alloc_printf("%s/layered/%s.safetensors", w->folders.cache, files.change);
+    char *decoder = alloc_printf("%s/layered/%s.safetensors", w->folders.cache, files.decoder);
+    bool may = worker_may_use(w, change) && worker_may_use(w, decoder);
+    free(change);
+    free(decoder);
+    return may;
+}
+
+/* The server does not ask which family: transparent jobs of every model offered must be possible. */
+static void keep_layered(const struct worker *w, struct capability_set *able)
+{
+    for (int f = 0; f < FAMILY_COUNT; f++)
+        if (!has_layered(w, (enum family)f)) able->layered &= ~(1u << f);
+    struct layered_files files;
+    bool all = able->layered != 0;
+    for (int i = 0; i < w->model_count; i++)
+        if (!w->models[i].missing && layered_files_of(w->models[i].family, &files))
+            all = all && (able->layered >> w->models[i].family & 1);
+    if (!all) capability_remove(able, CAPABILITY_LAYER_DIFFUSE);
+}
+
 /* The engine says that a form's weights are there; strangers' pictures want weights that are known. */
 static bool may_use_form(const struct worker *w, enum alchemy_form f)
 {
@@ -200,6 +225,7 @@ struct capability_set worker_able(const struct worker *w)
         if (has_annotator(w, capability_control_names[i])) able.detectors |= 1u << i;
     for (int i = 0; capability_control_names[i]; i++)
         if (!has_control(w, capability_control_names[i])) able.controls &= ~(1u << i);
+    keep_layered(w, &able);
     if (!c->allow_controlnet || !has_control(w, "control_qr")) {
         bool xl = c->allow_controlnet && c->allow_sdxl_controlnet;
         if (!xl || !has_control(w, "control_qr_sdxl")) capability_remove(&able, CAPABILITY_QR_CODE);

@@ -11,6 +11,7 @@
 #include "base/str.h"
 #include "diffusion/control/control_net.h"
 #include "diffusion/file_kind.h"
+#include "diffusion/layered/alpha_decoder.h"
 #include "diffusion/lora/lora.h"
 #include "diffusion/model_json.h"
 #include "diffusion/text/clip_text.h"
@@ -351,6 +352,7 @@ void model_close(struct model *m)
     pass_memory_release(&m->context);
     unet_release(&m->unet, m->device);
     taesd_close(m->taesd);
+    alpha_decoder_close(m->alpha);
     vae_release(&m->vae, m->device);
     model_close_text(m);
     for (int i = 0; i < m->store_count; i++) weight_store_close(m->stores[i]);

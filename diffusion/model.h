@@ -41,6 +41,8 @@ struct model {
     const struct weight_store *vae_store;
     struct taesd *taesd; /* decodes instead of the VAE when it was named as such; or NULL */
 
+    struct alpha_decoder *alpha; /* of transparent pictures, once one was drawn; or NULL */
+
     struct lora_set *loras; /* adapters applied now (lora/lora.h); NULL: never any */
 
     struct control_net *controls[REQUEST_CONTROLS_MAX]; /* those used last, by their paths */

@@ -453,7 +453,11 @@ static int decode(struct run *run, const float *latents, struct error *err)
     for (int i = 0; !rc && i < run->r->count; i++) {
         run_progress(run, PHASE_DECODE, i, run->r->count);
         rc = decode_one(run, latents + (size_t)i * each, rgb, err);
-        if (!rc) rc = to_pixels(&run->result->images[i], rgb, width, height, err);
+        if (!rc && run->r->transparent)
+            rc = run_decode_alpha(run, rgb, latents + (size_t)i * each, &run->result->images[i],
+                                  err);
+        else if (!rc)
+            rc = to_pixels(&run->result->images[i], rgb, width, height, err);
         if (!rc) run->result->count++;
         if (!rc && run_canceled(run)) rc = run_stopped(err);
     }

@@ -49,13 +49,14 @@ struct pipeline_hooks {
     int preview_every;
     void (*preview)(void *context, const struct pixels *picture);
     const char *annotators; /* folder of their checkpoints (control/annotator.h); NULL: none */
+    const char *layered;    /* folder of what makes pictures transparent; NULL: none */
     /* The device has no memory left and the request is about to be tried once more, leanly: gives
      * back what others hold. NULL: nobody does. */
     void (*make_room)(void *context);
 };
 
 struct pipeline_result {
-    struct pixels *images; /* request->count of them, RGB; the caller releases */
+    struct pixels *images; /* request->count of them, RGB, transparent ones RGBA; the caller's */
     int count;
     double text_seconds, sample_seconds, decode_seconds;
     size_t peak_bytes; /* of the passes */

@@ -9,6 +9,7 @@
 #define DIFFUSION_PIPELINE_RUN_H
 
 #include "diffusion/guidance.h"
+#include "diffusion/lora/lora.h"
 #include "diffusion/model.h"
 #include "diffusion/source_picture.h"
 
@@ -29,16 +30,18 @@ struct run {
     const struct pipeline_share *shares; /* whose images they are; NULL: one request's */
     int share_count;
 
-    char *prompt, *negative_prompt;               /* choices made, split at ### */
-    struct request_lora loras[REQUEST_LORAS_MAX]; /* the request's and those of its prompt's tags */
-    char *found[REQUEST_LORAS_MAX];               /* paths of the tags' files */
+    char *prompt, *negative_prompt;          /* choices made, split at ### */
+    struct request_lora loras[LORA_SET_MAX]; /* the request's, its prompt's tags', layered_change */
+    char *found[REQUEST_LORAS_MAX];          /* paths of the tags' files */
     int lora_count;
+    char *layered_change; /* what makes the UNet draw without background; NULL: nothing */
     struct conditioning positive, negative;
     bool guided; /* a negative side is computed */
     bool lean;   /* the second try after ERR_NO_MEMORY: one image a call, small tiles */
     struct embedding embeddings[REQUEST_EMBEDDINGS_MAX];
     int embedding_count;
-    struct error unusable; /* the first LoRA that could not be used */
+    struct error unusable;  /* the first LoRA that could not be used */
+    struct error unlayered; /* why layered_change could not */
 
     struct run_control controls[REQUEST_CONTROLS_MAX];
     int control_count;
@@ -93,6 +96,12 @@ int run_open_controls(struct run *run, struct error *err);
 int run_open_control_net(struct run *run, struct control_net **net, const char *path,
                          struct error *err);
 void run_release_controls(struct run *run);
+
+/* pipeline_layered.c: for a transparent request, opens the model's decoder of alpha and adds to the
+ * run's LoRAs; then a picture [h,w,3] in [-1,1] and its latents become RGBA. */
+int run_use_layered(struct run *run, struct error *err);
+int run_decode_alpha(struct run *run, const float *rgb, const float *latent, struct pixels *picture,
+                     struct error *err);
 
 /* pipeline_qr.c: the QR code's three passes instead of one. latents as above. */
 int run_draw_qr(struct run *run, float **latents, struct error *err);

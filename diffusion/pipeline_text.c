@@ -85,7 +85,7 @@ int run_prepare_prompt(struct run *run, struct error *err)
         run->negative_prompt = alloc_string(r->negative);
     }
 
-    memcpy(run->loras, r->loras, sizeof run->loras);
+    memcpy(run->loras, r->loras, sizeof r->loras);
     run->lora_count = r->lora_count;
     if (!r->expert_prompt) return 0;
     struct prompt p;
@@ -99,6 +99,10 @@ int run_prepare_prompt(struct run *run, struct error *err)
 static void note_lora(void *context, const char *name, const char *code, const char *sentence)
 {
     struct run *run = context;
+    if (run->layered_change && run->loras[run->lora_count - 1].name == name) {
+        error_set(&run->unlayered, ERR_INVALID, "%s", sentence);
+        return;
+    }
     if (!run->unusable.code) error_set(&run->unusable, ERR_INVALID, "LoRA %s: %s", name, sentence);
     run_note(run, "lora:%s:%s\t%s", code, name, sentence);
 }
@@ -110,7 +114,10 @@ int run_use_loras(struct run *run, struct error *err)
         m->loras = alloc_zero(1, sizeof *m->loras);
         lora_set_init(m->loras, m);
     }
-    int rc = lora_set_use(m->loras, run->loras, run->lora_count, note_lora, run, err);
+    int rc = run_use_layered(run, err);
+    if (!rc) rc = lora_set_use(m->loras, run->loras, run->lora_count, note_lora, run, err);
+    if (!rc && run->unlayered.code)
+        rc = error_set(err, run->unlayered.code, "%s", run->unlayered.text);
     if (!rc && run->r->strict && run->unusable.code)
         rc = error_set(err, run->unusable.code, "%s", run->unusable.text);
     return rc;
@@ -196,6 +203,7 @@ void run_release_text(struct run *run)
     conditioning_release(&run->negative);
     for (int i = 0; i < run->embedding_count; i++) embedding_release(&run->embeddings[i]);
     for (int i = 0; i < REQUEST_LORAS_MAX; i++) free(run->found[i]);
+    free(run->layered_change);
     free(run->prompt);
     free(run->negative_prompt);
 }

@@ -26,6 +26,7 @@ struct engine {
     struct models models;
     struct post post;
     char *annotators; /* folder; NULL: no cache folder is known */
+    char *layered;    /* likewise: LayerDiffuse's files */
     struct describe describe;
     struct safety *safety; /* NULL: none, or a broken one */
     struct channel channel;

@@ -36,8 +36,8 @@ static const char usage[] =
     "  --precision P     auto, fp32, bf16, fp16: of models loaded without one (default auto)\n"
     "  --launch N        number that every message carries\n"
     "  --memory MIB      limit of resident weights; the least recently used model goes first\n"
-    "  --cache DIR       where weights beside models lie: DIR/post, DIR/annotators, DIR/caption,\n"
-    "                    DIR/words\n"
+    "  --cache DIR       where weights beside models lie: DIR/post, DIR/annotators, DIR/layered,\n"
+    "                    DIR/caption, DIR/words\n"
     "  --safety MODEL    CLIP checkpoint of the safety check; none: no check; auto (the default):\n"
     "                    DIR/safety/model.safetensors, if it is there\n"
     "  --verbose         more lines on standard error\n";
@@ -225,6 +225,7 @@ int main(int argc, char **argv)
     post_init(&e->post, e->device, o.cache);
     char *cache = o.cache ? alloc_string(o.cache) : data_path_cache();
     if (cache) e->annotators = alloc_printf("%s/annotators", cache);
+    if (cache) e->layered = alloc_printf("%s/layered", cache);
     free(cache);
     describe_init(&e->describe, e->device, o.precision, o.cache);
     models_init(&e->models, e->device, o.precision, (size_t)o.memory_mib << 20);
@@ -241,6 +242,7 @@ int main(int argc, char **argv)
     nvml_close(e->nvml);
     post_release(&e->post);
     free(e->annotators);
+    free(e->layered);
     describe_release(&e->describe);
     safety_close(e->safety);
     models_release(&e->models);

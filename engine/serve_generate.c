@@ -264,6 +264,7 @@ static int serve(struct engine *e, struct engine_msg **jobs, int count)
                                    .preview_every = jobs[0]->generate.preview_every_steps,
                                    .preview = on_preview,
                                    .annotators = e->annotators,
+                                   .layered = e->layered,
                                    .make_room = on_no_memory};
     struct pipeline_result made = {0};
     struct energy energy;

@@ -21,7 +21,8 @@ uint64_t together_key(const struct engine_generate *g)
                    (int)r->sampler,    r->hires_fix,
                    r->cfg != 1,        (int)r->source_use,
                    r->lora_count,      r->control_type != NULL,
-                   r->qr.text != NULL, r->tiling};
+                   r->qr.text != NULL, r->tiling,
+                   r->transparent};
     uint64_t key =
         mix(0xcbf29ce484222325, r->model ? r->model : "", strlen(r->model ? r->model : ""));
     key = mix(key, facts, sizeof facts);

@@ -72,6 +72,10 @@ struct capability_set capability_built(void)
     if (!capability_has(&s, CAPABILITY_SIGMA_GENERATORS))
         s.schedules &= ~(UINT64_C(1) << SCHEDULE_ALIGN_YOUR_STEPS | UINT64_C(1) << SCHEDULE_GITS);
     s.families = (1u << FAMILY_COUNT) - 1;
+    for (int f = 0; f < FAMILY_COUNT; f++) {
+        struct layered_files files;
+        if (layered_files_of((enum family)f, &files)) s.layered |= 1u << f;
+    }
     for (int f = 0; f < ALCHEMY_COUNT; f++)
         if (form_built((enum alchemy_form)f)) s.forms |= 1u << f;
     for (int i = 0; capability_control_names[i]; i++) {
@@ -112,6 +116,7 @@ struct capability_set capability_intersect(const struct capability_set *a,
         .families = a->families & b->families,
         .controls = a->controls & b->controls,
         .detectors = a->detectors & b->detectors,
+        .layered = a->layered & b->layered,
         .forms = a->forms & b->forms,
     };
 }
@@ -188,7 +193,7 @@ static struct capability_set asked(const struct horde_job *job)
         {job->has_solver_options, CAPABILITY_SOLVER_OPTIONS},
         {job->has_flow_shift, CAPABILITY_FLOW_SHIFT},
         {job->extra_source_count > 0, CAPABILITY_EXTRA_SOURCE_IMAGES},
-        {job->transparent, CAPABILITY_LAYER_DIFFUSE},
+        {q->transparent, CAPABILITY_LAYER_DIFFUSE},
         {job->workflow != NULL, CAPABILITY_WORKFLOW},
         {str_equal(job->workflow, "qr_code"), CAPABILITY_QR_CODE},
         {job->text_count > 0, CAPABILITY_EXTRA_TEXTS},
@@ -253,6 +258,9 @@ int capability_refuse(const struct capability_set *s, const struct horde_job *jo
     }
     if (job->workflow && family != FAMILY_SD1 && family != FAMILY_SDXL)
         return error_set(err, ERR_UNSUPPORTED, "workflow qr_code is for SD 1.x and SDXL, not %s",
+                         family_people(family));
+    if (q->transparent && !(s->layered >> family & 1))
+        return error_set(err, ERR_UNSUPPORTED, "this worker cannot do transparent pictures of %s",
                          family_people(family));
     struct capability_set want = asked(job);
     for (int c = 0; c < CAPABILITY_COUNT; c++)

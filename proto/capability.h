@@ -52,7 +52,7 @@
     X(SOLVER_KNOB_SAMPLERS, "solver_knob_samplers", 0)                                             \
     X(FLOW_SHIFT, "flow_shift", 0)                                                                 \
     X(EXTRA_SOURCE_IMAGES, "extra_source_images", 0)                                               \
-    X(LAYER_DIFFUSE, "layer_diffuse", 0)                                                           \
+    X(LAYER_DIFFUSE, "layer_diffuse", 1)                                                           \
     X(QR_CODE, "qr_code", 1)                                                                       \
     X(EXTRA_TEXTS, "extra_texts", 1)                                                               \
     X(WORKFLOW, "workflow", 1)                                                                     \
@@ -103,6 +103,7 @@ struct capability_set {
     uint32_t families;        /* bit = enum family */
     uint32_t controls;        /* bit = index into capability_control_names: the network is there */
     uint32_t detectors;       /* the same bits: we can make the map from a picture */
+    uint32_t layered;         /* bit = enum family: what makes its pictures transparent is there */
     uint32_t forms;           /* bit = enum alchemy_form */
 };
 

@@ -120,6 +120,7 @@ static const struct field request_fields[] = {
     F_U64(image_request, variation_seed),
     F_F64(image_request, variation_strength, -1e6, 1e6),
     F_BOOL(image_request, tiling),
+    F_BOOL(image_request, transparent),
     F_BOOL(image_request, hires_fix),
     F_NUMBER(image_request, hires_denoise),
     F_ENUM(image_request, source_use, source_names),

@@ -119,7 +119,7 @@ static void write_params(struct writer *w, const struct horde_async *a)
         writer_f64(w, "hires_fix_denoising_strength", q->hires_denoise);
     if (q->source_use != SOURCE_NONE) writer_f64(w, "denoising_strength", q->denoise);
     if (a->post_count) writer_texts(w, "post_processing", a->post_processing, a->post_count);
-    if (a->transparent) writer_bool(w, "transparent", true);
+    if (q->transparent) writer_bool(w, "transparent", true);
     if (q->control_type && !q->qr.text) {
         writer_text(w, "control_type", q->control_type);
         writer_bool(w, "image_is_control", q->image_is_control);

@@ -31,7 +31,6 @@ struct horde_async {
     const char *style; /* id or name; NULL: none. With one the style decides the models and every
                           parameter but size and count, so only those travel */
     bool random_seed;  /* leave the seed to the server */
-    bool transparent;
     bool karras_unset; /* leave `karras` out (rarely wanted) */
 };
 

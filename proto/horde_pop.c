@@ -239,7 +239,7 @@ static void read_picture(struct reader *r, const json_t *p, struct horde_job *jo
     q->tiling = reader_bool(r, p, "tiling", false);
     q->hires_fix = reader_bool(r, p, "hires_fix", false);
     q->hires_denoise = reader_f64(r, p, "hires_fix_denoising_strength", 0.01, 1, NAN);
-    job->transparent = reader_bool(r, p, "transparent", false);
+    q->transparent = reader_bool(r, p, "transparent", false);
     job->use_nsfw_censor = reader_bool(r, p, "use_nsfw_censor", false);
     job->facefixer_strength = reader_f64(r, p, "facefixer_strength", 0, 1, 1.0);
     json_t *posts = reader_array(r, p, "post_processing", HORDE_POST_MAX);

@@ -107,7 +107,7 @@ struct horde_job {
     const char *post_processing[HORDE_POST_MAX];
     int post_count;
     double facefixer_strength; /* 1 when absent */
-    bool use_nsfw_censor, transparent;
+    bool use_nsfw_censor;
     const char *workflow; /* NULL: none */
     struct horde_text texts[HORDE_TEXTS_MAX];
     int text_count;

@@ -98,6 +98,7 @@ struct image_request {
     uint64_t variation_seed;
     double variation_strength; /* 0: off */
     bool tiling;
+    bool transparent; /* things without background, RGBA (LayerDiffuse; SD 1.x and SDXL) */
     bool hires_fix;
     double hires_denoise; /* NAN: 0.65 */
 

@@ -139,6 +139,16 @@ bool annotator_choice(char file[ANNOTATOR_FILE_BYTES], enum annotator_kind *kind
     return false;
 }
 
+bool layered_files_of(enum family f, struct layered_files *files)
+{
+    static const struct layered_files sd1 = {"layer_sd15_transparent_attn",
+                                             "layer_sd15_vae_transparent_decoder"},
+                                      xl = {"layer_xl_transparent_conv", "vae_transparent_decoder"};
+    if (f == FAMILY_SD1) *files = sd1;
+    if (f == FAMILY_SDXL) *files = xl;
+    return f == FAMILY_SD1 || f == FAMILY_SDXL;
+}
+
 const char *annotator_file(enum annotator_kind kind)
 {
     return annotators[kind].file;

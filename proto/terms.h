@@ -112,6 +112,13 @@ enum family {
         FAMILY_COUNT
 };
 
+/* LayerDiffuse's files of a family, in the cache's folder `layered`, without their ending. */
+struct layered_files {
+    const char *change;  /* of the UNet */
+    const char *decoder; /* of alpha */
+};
+bool layered_files_of(enum family f, struct layered_files *files); /* false: the family has none */
+
 const char *sampler_name(enum sampler s);
 bool sampler_find(const char *name, enum sampler *s);
 int sampler_calls(enum sampler s);

@@ -44,6 +44,18 @@ static const struct known_file table[] = {
      "32bd64288804d66eefd0ccbe215aa642df71cc41/model.safetensors",
      "a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb", 1710540580, STORE_SAFETY,
      "model"},
+#define LAYERED "https://huggingface.co/LayerDiffusion/layerdiffusion-v1/resolve/main/"
+    {"layer_sd15_transparent_attn", "safetensors",
+     LAYERED "layer_sd15_transparent_attn.safetensors",
+     "cc9ee87452bf1ccdd419035bf9618f6bdcaac1a2d3e23694d62e5a9c721da295", 0, STORE_LAYERED, NULL},
+    {"layer_sd15_vae_transparent_decoder", "safetensors",
+     LAYERED "layer_sd15_vae_transparent_decoder.safetensors",
+     "6df4712dfbb3783231b22f869a5da5cbfea782ebb05f782bd9e8744bfb0cdf03", 0, STORE_LAYERED, NULL},
+    {"layer_xl_transparent_conv", "safetensors", LAYERED "layer_xl_transparent_conv.safetensors",
+     "5ee958d80dcd515fa7ac915274c536fadd3db5d919adeb5ff45107b6169aacc7", 0, STORE_LAYERED, NULL},
+    {"vae_transparent_decoder", "safetensors", LAYERED "vae_transparent_decoder.safetensors",
+     "59dc8feefe40d26b6cb7186aed7af70c60d94ac4f9db8ebe7f121a01ba27a2fc", 0, STORE_LAYERED, NULL},
+#undef LAYERED
 #define WORDS                                                                                      \
     "https://raw.githubusercontent.com/db0/nataili/"                                               \
     "3cfc46fc81734293292778f35bb9f636839db5ef/nataili/"
@@ -86,6 +98,11 @@ static const struct {
     {{"words"},
      {"words-tags", "words-sites", "words-artists", "words-flavors", "words-mediums",
       "words-movements", "words-techniques"}},
+    {{"layer_diffuse"},
+     {"layer_sd15_transparent_attn", "layer_sd15_vae_transparent_decoder",
+      "layer_xl_transparent_conv", "vae_transparent_decoder"}},
+    {{"layer_diffuse_sd15"}, {"layer_sd15_transparent_attn", "layer_sd15_vae_transparent_decoder"}},
+    {{"layer_diffuse_sdxl"}, {"layer_xl_transparent_conv", "vae_transparent_decoder"}},
     {{"nsfw", "clip"}, {"clip-vit-large-patch14"}},
 };
 

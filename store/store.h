@@ -33,6 +33,7 @@
     X(CONTROLNET, "controlnet", "safetensors", NULL, NULL)                                         \
     X(LORA, "loras", "safetensors", "pt", NULL)                                                    \
     X(EMBEDDING, "embeddings", "safetensors", "pt", NULL)                                          \
+    X(LAYERED, "layered", "safetensors", NULL, NULL)                                               \
     X(CAPTION, "caption", "safetensors", "pth", "txt")                                             \
     X(WORDS, "words", "txt", NULL, NULL)                                                           \
     X(SAFETY, "safety", "safetensors", NULL, NULL)

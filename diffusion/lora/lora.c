@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "diffusion/layered/attention_sharing.h"
 #include "diffusion/lora/lora_delta.h"
 
 struct lora_patch {
@@ -266,6 +267,11 @@ static int apply_file(struct lora_set *s, const struct request_lora *r, bool *ag
             s->modules++;
         }
     }
+    if (!rc && weight_store_find(f.store, "hookers.layers.0.temporal_n.weight")) {
+        attention_sharing_detach(&s->model->unet, s->model->device);
+        rc = attention_sharing_attach(&s->model->unet, f.store, &fail->error);
+        s->model->layers_changed++;
+    }
     if (!rc && s->unknown)
         log_debug("lora.unknown", "applied=%d unknown=%d", s->modules, s->unknown);
     lora_file_close(&f);
@@ -304,10 +310,10 @@ int lora_set_use(struct lora_set *s, const struct request_lora *loras, int count
         return 0;
     }
     if (count && !s->table) s->table = lora_table_new(s->model);
-    bool bad[REQUEST_LORAS_MAX] = {false};
+    bool bad[LORA_SET_MAX] = {false};
     int failures = 0;
     s->in_turn = false;
-    KILN_ASSERT(count <= REQUEST_LORAS_MAX, "%d adapters", count);
+    KILN_ASSERT(count <= LORA_SET_MAX, "%d adapters", count);
     for (int i = -1; i < count; i++) {
         struct failure fail = {0};
         bool again = false;
@@ -341,6 +347,7 @@ int lora_set_use(struct lora_set *s, const struct request_lora *loras, int count
 void lora_set_clear(struct lora_set *s)
 {
     undo(s);
+    attention_sharing_detach(&s->model->unet, s->model->device);
     for (size_t i = 0; s->adapters && i < s->table->count; i++) {
         struct lora_target *t = &s->table->targets[i];
         if (t->layer) layer_detach(t->layer, s->model->device, s);

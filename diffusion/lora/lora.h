@@ -9,6 +9,9 @@
  *          others (the Horde's rule); it returns non-zero only for ERR_NO_MEMORY and ERR_DEVICE.
  * Source   kohya-ss/sd-scripts, KohakuBlueleaf/LyCORIS, huggingface/peft.
  *
+ * LayerDiffuse's changes of a UNet come as such files, too: full differences or pairs of SDXL, shared
+ * attention of SD 1.x (layered/attention_sharing.h).
+ *
  * Plain low-rank pairs stay beside the weight (struct adapter); LoHa, LoKr, DoRA, GLoRA, (IA)^3, OFT,
  * BOFT, VeRA and full differences are merged into a copy of the weight, which lora_set_clear undoes.
  * Files work one after the other, as in ComfyUI: where a later one depends on the weight that it meets,
@@ -18,6 +21,8 @@
 #define DIFFUSION_LORA_LORA_H
 
 #include "diffusion/model.h"
+
+#define LORA_SET_MAX (REQUEST_LORAS_MAX + 1) /* the request's, and what makes things transparent */
 
 struct lora_patch; /* a weight whose data was replaced */
 

@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "base/str.h"
+#include "diffusion/layered/attention_sharing.h"
 #include "diffusion/lora/lora_config.h"
 
 struct suffix {
@@ -16,6 +17,12 @@ struct suffix {
 
 /* Longer ones first where one ends another. */
 static const struct suffix suffixes[] = {
+    {".weight::lora::0", LORA_UP, false, false}, /* LayerDiffuse */
+    {".weight::lora::1", LORA_DOWN, false, false},
+    {".weight::diff::0", LORA_DIFF, false, false},
+    {".bias::diff::0", LORA_DIFF_B, false, false},
+    {"_lora.0.down.weight", LORA_DOWN, false, false},
+    {"_lora.0.up.weight", LORA_UP, false, false},
     {".lora_linear_layer.down.weight", LORA_DOWN, false, false},
     {".lora_linear_layer.up.weight", LORA_UP, false, false},
     {".lora_magnitude_vector.default.weight", LORA_MAGNITUDE, false, true},
@@ -95,6 +102,7 @@ static const struct prefix prefixes[] = {
     {"lora_unet_", LORA_UNET},        {"lycoris_unet_", LORA_UNET}, {"lora_te1_", LORA_TEXT},
     {"lora_te2_", LORA_TEXT_2},       {"lora_te_", LORA_TEXT},      {"unet.", LORA_UNET},
     {"text_encoder_2.", LORA_TEXT_2}, {"text_encoder.", LORA_TEXT}, {"lycoris_", LORA_UNET},
+    {"diffusion_model.", LORA_UNET},
 };
 
 static const struct {
@@ -124,9 +132,18 @@ static void place(struct lora_module *m, const char *key, size_t length)
     char base[WEIGHT_NAME_BYTES * 2 + 4];
     snprintf(base, sizeof base, "%.*s", (int)length, key);
     const char *path = base;
+    char shared[WEIGHT_NAME_BYTES * 2 + 4];
+    const char *rest;
+    int at;
     if (str_starts(path, "base_model.model.")) path += strlen("base_model.model.");
     m->part = LORA_UNET;
     modernise(base);
+    if (attention_sharing_key(base, &at, &rest)) {
+        attention_sharing_place(shared, sizeof shared, at);
+        size_t used = strlen(shared);
+        snprintf(shared + used, sizeof shared - used, ".%s", rest);
+        path = shared;
+    }
     if (str_starts(path, "text_model.")) m->part = LORA_TEXT;
     for (size_t i = 0; i < COUNT_OF(prefixes); i++)
         if (str_starts(path, prefixes[i].text)) {
@@ -259,7 +276,8 @@ int lora_file_open(struct lora_file *f, const char *path, struct error *err)
         const struct safetensors_entry *e = weight_store_at(made.store, i);
         const struct suffix *s = find_suffix(made.store, e->name);
         for (size_t k = 0; k < COUNT_OF(foreign) && !made.made_for; k++)
-            if (str_starts(e->name, foreign[k].prefix)) made.made_for = foreign[k].family;
+            if (str_starts(e->name, foreign[k].prefix) && !strstr(e->name, "::"))
+                made.made_for = foreign[k].family;
         if (!s || strlen(e->name) >= WEIGHT_NAME_BYTES * 2 ||
             (s->tensor != LORA_ALPHA && s->tensor != LORA_ON_INPUT && !is_float(e->dtype)))
             continue;

@@ -9,6 +9,7 @@
 #define RES_EPS 1e-5
 #define TRANSFORMER_EPS 1e-6
 #define LAYER_NORM_EPS 1e-5
+#define SHARE_EPS 1e-6
 
 void unet_sinusoid(float *out, const double *value, int n, int64_t dim)
 {
@@ -77,6 +78,19 @@ static struct tensor residual(struct pass *p, struct unet_res *m, struct tensor 
     return tape_checkpoint(p, res_block, m, (struct tensor[]){x, embedding}, 2);
 }
 
+/* h + what the attention makes of n: `a` is the weighted sum of its values */
+static struct tensor attended(struct pass *p, struct unet_attention *m, struct tensor h,
+                              struct tensor n, struct tensor a)
+{
+    struct unet_share *s = m->share;
+    if (!s) return layer_linear(p, &m->out, a, &(struct fuse){.add = h});
+    a = layer_linear(p, &m->out, a, NULL);
+    struct tensor t = norm_layer(p, &s->norm, op_add(p, n, a), SHARE_EPS);
+    t = layer_linear(p, &s->value, layer_linear(p, &s->in, t, NULL), NULL);
+    t = layer_linear(p, &s->out, t, &(struct fuse){.add = a});
+    return op_add(p, h, t);
+}
+
 /* in: x [N,L,width], and the cross attention's k, v [N,Lc,width] if the model has one */
 static struct tensor transformer_block(struct pass *p, const void *context, const struct tensor *in,
                                        int count)
@@ -88,14 +102,15 @@ static struct tensor transformer_block(struct pass *p, const void *context, cons
     size_t mark = pass_open_scope(p);
 
     struct tensor n = norm_layer(p, &m->norm1, h, LAYER_NORM_EPS);
-    n = layer_attention(p, &m->self.q, &m->self.k, &m->self.v, n, m->heads);
-    h = layer_linear(p, &m->self.out, n, &(struct fuse){.add = h});
+    struct tensor a = layer_attention(p, &m->self.q, &m->self.k, &m->self.v, n, m->heads);
+    h = attended(p, &m->self, h, n, a);
 
     n = norm_layer(p, &m->norm2, h, LAYER_NORM_EPS);
-    n = widen(p, layer_linear(p, &m->cross.q, n, NULL), batch);
+    a = widen(p, layer_linear(p, &m->cross.q, n, NULL), batch);
     h = widen(p, h, batch);
-    n = op_attention(p, n, in[1], in[2], m->heads, false);
-    h = layer_linear(p, &m->cross.out, n, &(struct fuse){.add = h});
+    a = op_attention(p, a, in[1], in[2], m->heads, false);
+    if (m->cross.share) n = widen(p, n, batch);
+    h = attended(p, &m->cross, h, n, a);
 
     n = norm_layer(p, &m->norm3, h, LAYER_NORM_EPS);
     n = layer_geglu(p, &m->up, n);

@@ -54,8 +54,16 @@ struct unet_res {
     int index; /* its place in unet_steps */
 };
 
+/* What LayerDiffuse adds to an attention (layered/attention_sharing.h): with n its input and a its
+ * output, a + T(n + a) instead of a, T being out(value(in(norm(.)))). */
+struct unet_share {
+    struct norm norm;
+    struct layer in, value, out;
+};
+
 struct unet_attention {
     struct layer q, k, v, out;
+    struct unet_share *share; /* NULL: none */
 };
 
 struct unet_transformer_block {
@@ -142,8 +150,8 @@ int unet_steps_find(const struct unet_steps *s, double time); /* -1: not among t
 /* What a call tells the network of its time: the host's part, in device memory, or the place of rows that
  * are there already. */
 struct unet_time {
-    struct tensor sines; /* [N,channels[0]] */
-    struct tensor scale; /* [1,guidance], of distilled networks; else rank 0 */
+    struct tensor sines;            /* [N,channels[0]] */
+    struct tensor scale;            /* [1,guidance], of distilled networks; else rank 0 */
     const struct unet_steps *steps; /* NULL: `sines` counts */
     int step;
 };

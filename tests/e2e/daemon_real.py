@@ -63,6 +63,35 @@ def adapters_come_from_the_cache_or_are_named(programs):
             check(full or {m["type"] for m in missing} == {"lora", "ti"}, f"{missing}")
 
 
+def transparent_pictures_need_all_weights(programs):
+    """LayerDiffuse's files and a QR network stand behind one flag; the pictures have an alpha channel."""
+    golden = os.path.dirname(os.path.dirname(os.path.dirname(programs["model"])))
+    layered = os.path.join(golden, "layered")
+    if not os.path.isdir(layered):
+        return "skipped: no layered weights are here"
+    with Place(programs, "--jobs", "3", "--kinds", "transparent", "--sizes", "64x64,128x64", "--steps", "2-3", "--seed", "9",
+               max_batch=1, devices=["cpu"], allow_sdxl_controlnet=True, custom_models=[
+                   {"name": "stable_diffusion", "baseline": "stable_diffusion_1", "filepath": programs["model"]}]) as p:
+        cache = p.kilnd.state / "cache"
+        (cache / "layered").mkdir(parents=True)
+        (cache / "controlnet").mkdir(parents=True)
+        shutil.copy(f"{golden}/reference/control/sd1-ldm.safetensors", cache / "controlnet/control_qr.safetensors")
+        shutil.copy(f"{layered}/layer_sd15_transparent_attn.safetensors", cache / "layered")
+        p.kilnd.start()
+        p.kilnd.ready()
+        wait_for(lambda: len(p.horde.calls("pop")) > 2, 20, "it pops")
+        check(not any(c["request"]["allow_sdxl_controlnet"] for c in p.horde.calls("pop")), "offered without the decoder")
+        shutil.copy(f"{layered}/layer_sd15_vae_transparent_decoder.safetensors", cache / "layered")
+        p.all_over(120)
+        check(p.kilnd.term() == 0, "ends with 0")
+        p.agree()
+        check(set(p.kilnd.states().values()) == {"SETTLED"}, f"{p.kilnd.states()}",
+              *{f for (f,) in p.kilnd.rows("SELECT DISTINCT fault FROM job") if f})
+        for image in p.horde.store.glob("*.webp"):
+            head = image.read_bytes()[:21]
+            check(head[12:16] == b"VP8X" and head[20] & 0x10, f"{image.name} has no alpha: {head}")
+
+
 def three_families_are_served_side_by_side(programs):
     beside = os.path.dirname(programs["model"])
     models = [("stable_diffusion", "stable_diffusion_1", programs["model"]),
@@ -129,6 +158,7 @@ if __name__ == "__main__":
         print("no small checkpoint is here:", *models)
         sys.exit(77)
     sys.exit(run([fifty_jobs_through_the_real_engine, three_families_are_served_side_by_side,
+                  transparent_pictures_need_all_weights,
                   adapters_come_from_the_cache_or_are_named,
                   equal_jobs_are_drawn_together_and_a_kill_loses_none, a_killed_engine_costs_no_job],
                  {"kilnd": kilnd, "engine": engine, "horde": horde, "model": model}))

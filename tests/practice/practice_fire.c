@@ -118,6 +118,8 @@ static void add_kind(struct practice *p, const char *kind, json_t *body, json_t 
         json_object_set_new(params, "hires_fix", json_true());
     } else if (str_equal(kind, "tiling")) {
         json_object_set_new(params, "tiling", json_true());
+    } else if (str_equal(kind, "transparent")) {
+        json_object_set_new(params, "transparent", json_true());
     } else if (str_equal(kind, "clipskip")) {
         json_object_set_new(params, "clip_skip", json_integer(2));
     } else if (str_equal(kind, "post")) {

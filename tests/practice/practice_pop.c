@@ -194,6 +194,9 @@ static bool suits(struct practice *p, struct popping *x, const struct image_ask 
         why = "post-processing";
     else if (json_array_size(json_object_get(q, "loras")) && !allows(x, "allow_lora", false))
         why = "lora";
+    else if (json_is_true(json_object_get(q, "transparent")) &&
+             !allows(x, "allow_sdxl_controlnet", false))
+        why = "bridge_version";
     else if (json_object_get(q, "control_type") && !allows(x, "allow_controlnet", false))
         why = "controlnet";
     else if (!passes_gate(p, x, a))
