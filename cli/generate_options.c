@@ -58,7 +58,7 @@ const char generate_usage[] =
     "Horde\n"
     "                           worker with a GPU draws it\n"
     "      --vae PATH           another VAE\n"
-    "      --precision P        auto, fp32, bf16, fp16 (auto)\n"
+    "      --precision P        auto, fp32, bf16, fp16 (auto); int8: the UNet in 8 bits, CPU only\n"
     "      --device NAME        cpu, cpu:THREADS, cuda:N (cpu)\n"
     "      --horde              let workers of the AI Horde draw it, for kudos; --model is a Horde "
     "name\n"
@@ -458,11 +458,11 @@ static int finish(struct generate_options *o, bool denoise_given, struct error *
                          o->preview_every);
     if (o->preview && !str_equal(o->preview, "-") && !str_ends(o->preview, ".png"))
         return error_set(err, ERR_INVALID, "--preview %s: FILE.png or - is expected", o->preview);
-    static const char *const precisions[] = {"auto", "fp32", "bf16", "fp16", NULL};
+    static const char *const precisions[] = {"auto", "fp32", "bf16", "fp16", "int8", NULL};
     bool known = false;
     for (int i = 0; precisions[i]; i++) known = known || str_equal(o->precision, precisions[i]);
     if (!known)
-        return error_set(err, ERR_INVALID, "--precision %s: auto, fp32, bf16 or fp16 is expected",
+        return error_set(err, ERR_INVALID, "--precision %s: auto, fp32, bf16, fp16 or int8 is expected",
                          o->precision);
     if (!rc) rc = check_prompt("prompt", r->prompt, err);
     if (!rc) rc = check_prompt("negative prompt", r->negative, err);

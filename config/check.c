@@ -181,7 +181,7 @@ static int check_forms(const struct config *c, struct error *err)
 
 int config_check(struct config *c, struct error *err)
 {
-    static const char *const precisions[] = {"auto", "fp32", "bf16", "fp16", NULL};
+    static const char *const precisions[] = {"auto", "fp32", "bf16", "fp16", "int8", NULL};
     static const char *const levels[] = {"error", "warn", "info", "debug", NULL};
     int rc = check_horde_url(c, err);
     if (!rc) rc = check_name("dreamer_name", c->worker_name, err);

@@ -65,7 +65,7 @@ struct config {
     /* Kiln's own */
     char *bridge_agent;
     struct config_list devices; /* cpu, cuda:N; empty: the engine chooses */
-    char *precision;            /* auto fp32 bf16 fp16 */
+    char *precision;            /* auto fp32 bf16 fp16 int8 */
     char *engine_path;
     char *state_dir;
     struct config_list upload_hosts;

@@ -35,7 +35,7 @@ struct guidance {
     const struct conditioning *positive, *negative; /* negative NULL: no guidance (scale 1) */
     double scale, rescale;
     int images;
-    bool lean; /* one image a network call */
+    bool lean;       /* one image a network call */
     int64_t h, w;    /* of a latent */
     double sizes[6]; /* SDXL: height, width, top, left, target height, target width */
 

@@ -129,6 +129,20 @@ static int unet_folder(struct model *m, struct unet_config *c, const char *folde
     return 0;
 }
 
+/* All but what meets the latent, the prediction, the time and the text: those are small or done once. */
+static int allow_eight_bits(struct weight_visitor *v, struct weight *w,
+                            const struct weight_site *site, struct error *err)
+{
+    static const char *const not [] = {"time_embed.", "label_emb.",   "input_blocks.0.0.",
+                                       "out.2.",      ".emb_layers.", ".attn2.to_k.",
+                                       ".attn2.to_v."};
+    bool allowed = site->rank >= 2;
+    for (size_t i = 0; i < COUNT_OF(not ); i++)
+        allowed = allowed && !strstr(site->name[DIALECT_LDM], not [i]);
+    w->k.eight_bits = allowed;
+    return 0;
+}
+
 static int open_unet(struct model *m, struct weight_store *s, const char *prefix,
                      const char *folder, struct error *err)
 {
@@ -143,8 +157,12 @@ static int open_unet(struct model *m, struct weight_store *s, const char *prefix
     if (rc) return error_wrap(err, rc, "%s", m->info.path);
     m->unet_store = s;
     m->unet_prefix = prefix;
-    rc = model_load_part(m, &m->unet, visit_unet, s, prefix, m->unet_dialect, "the UNet", m->dtype,
-                         err);
+    rc = model_load_weights(m, &m->unet, visit_unet, s, prefix, m->unet_dialect, "the UNet", err);
+    if (!rc && m->eight_bits) {
+        struct weight_visitor v = {.visit = allow_eight_bits};
+        unet_visit(&v, &m->unet);
+    }
+    if (!rc) rc = model_pack_weights(m, &m->unet, visit_unet, s, m->dtype, err);
     return rc ? rc : model_find_prediction(m, folder, err);
 }
 
@@ -274,9 +292,15 @@ static int choose_dtype(struct model *m, enum precision precision, struct error 
 {
     static const enum dtype of[] = {
         [PRECISION_FP32] = DTYPE_F32, [PRECISION_BF16] = DTYPE_BF16, [PRECISION_FP16] = DTYPE_F16};
-    if ((unsigned)precision > PRECISION_FP16)
+    if ((unsigned)precision > PRECISION_INT8)
         return error_set(err, ERR_INVALID, "precision %d is none", (int)precision);
-    m->dtype = precision == PRECISION_AUTO ? m->device->default_dtype : of[precision];
+    m->eight_bits = precision == PRECISION_INT8;
+    if (m->eight_bits && !m->device->eight_bits)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "precision int8: only the CPU multiplies in 8 bits, device %s does not",
+                         m->device->name);
+    bool own = precision == PRECISION_AUTO || m->eight_bits;
+    m->dtype = own ? m->device->default_dtype : of[precision];
     return 0;
 }
 

@@ -23,6 +23,7 @@ struct model {
     struct device *device;
     enum dtype dtype; /* of activations in text and UNet */
     enum dtype vae_dtype;
+    bool eight_bits; /* the UNet's weights are rounded to 8 bits (PRECISION_INT8) */
     struct weight_store *stores[MODEL_STORES_MAX];
     int store_count;
 

@@ -16,7 +16,9 @@
 
 struct model; /* one checkpoint on one device: text encoders, UNet, VAE, vocabulary */
 
-enum precision { PRECISION_AUTO, PRECISION_FP32, PRECISION_BF16, PRECISION_FP16 };
+/* INT8: the UNet's layers in 8 bits but for the first, the last and those of time and text, all else as with AUTO;
+ * ERR_UNSUPPORTED where the device has no such products. */
+enum precision { PRECISION_AUTO, PRECISION_FP32, PRECISION_BF16, PRECISION_FP16, PRECISION_INT8 };
 
 struct model_info {
     enum family family;

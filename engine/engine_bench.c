@@ -29,7 +29,7 @@ static const char usage[] =
     "  --model PATH      a checkpoint file or diffusers folder; sd15 or sdxl: random weights of "
     "full\n"
     "                    size, written to the cache folder once (default sd15)\n"
-    "  --precision P     auto, fp32, bf16, fp16 (default auto)\n"
+    "  --precision P     auto, fp32, bf16, fp16, int8 (default auto)\n"
     "  --device NAME     cpu, cpu:THREADS, plain, cuda, cuda:N (default cpu)\n"
     "  --size PIXELS     side of the picture, a multiple of 64 up to 2048 (default 512)\n"
     "  --rounds N        UNet steps after the first, 1 to 100 (default 5)\n"

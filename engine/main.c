@@ -33,7 +33,7 @@ static const char usage[] =
     "in frames on its standard input and output. Not meant to be started by hand.\n"
     "\n"
     "  --device NAME     cpu, cpu:THREADS, plain, cuda, cuda:N (default cpu)\n"
-    "  --precision P     auto, fp32, bf16, fp16: of models loaded without one (default auto)\n"
+    "  --precision P     auto, fp32, bf16, fp16, int8: of models loaded without one (default auto)\n"
     "  --launch N        number that every message carries\n"
     "  --memory MIB      limit of resident weights; the least recently used model goes first\n"
     "  --cache DIR       where weights beside models lie: DIR/post, DIR/annotators, DIR/layered,\n"

@@ -49,7 +49,7 @@ static struct model_slot *find(const struct models *m, const char *name)
 
 bool precision_find(const char *name, enum precision *precision)
 {
-    static const char *const names[] = {"auto", "fp32", "bf16", "fp16"};
+    static const char *const names[] = {"auto", "fp32", "bf16", "fp16", "int8"};
     for (size_t i = 0; i < COUNT_OF(names); i++)
         if (str_equal_nocase(name, names[i])) {
             *precision = (enum precision)i;

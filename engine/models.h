@@ -48,6 +48,6 @@ const char *models_hash(struct models *m, const char *name, int wait);
 void models_make_room(struct models *m);
 void models_unload(struct models *m, const char *name);
 
-bool precision_find(const char *name, enum precision *precision); /* auto fp32 bf16 fp16 */
+bool precision_find(const char *name, enum precision *precision); /* auto fp32 bf16 fp16 int8 */
 
 #endif

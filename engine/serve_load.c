@@ -9,7 +9,7 @@ static int load(struct engine *e, const struct engine_load *l, struct engine_loa
     enum precision precision;
     struct model *model;
     if (!precision_find(l->precision && *l->precision ? l->precision : "auto", &precision))
-        return error_set(err, ERR_INVALID, "precision \"%s\" is none of auto, fp32, bf16, fp16",
+        return error_set(err, ERR_INVALID, "precision \"%s\" is none of auto, fp32, bf16, fp16, int8",
                          l->precision);
     int rc = models_name(&e->models, l->model, l->path, l->vae_path, precision, err);
     if (!rc) rc = models_get(&e->models, l->model, &model, err);

@@ -32,12 +32,13 @@ struct device {
     char name[64];            /* "cpu" */
     char label[96];           /* for people and provenance: "AMD EPYC, 2 threads, avx512" */
     enum dtype default_dtype; /* activation dtype when nothing is asked: F32 or BF16, or F16 */
+    bool eight_bits;          /* multiplies weights that allow it in 8 bits (kernel_weight) */
     bool host_memory;         /* tensors can be read by the host directly */
     void *state;              /* the back end's own */
     char driver[32];          /* "CUDA 13.0"; "" where there is none */
     size_t memory_bytes;      /* of the card; 0: not its own (the host's) */
     uint64_t moves;           /* rises when memory that a recording may know was given back */
-    const struct device_recorder *recorder; /* NULL: cannot record */
+    const struct device_recorder *recorder;                                /* NULL: cannot record */
     int (*free_bytes)(struct device *d, size_t *bytes, struct error *err); /* NULL: not known */
     /* What the device reaches with nothing but multiply-adds and nothing but copies (TFLOP/s, GB/s);
      * NULL where nobody measures it. */

@@ -57,6 +57,8 @@ struct kernel_weight {
     int rank;
     int64_t dim[4];
     bool changes;
+    bool
+        eight_bits; /* a device with device.eight_bits may round it and what it is multiplied with to 8 bits */
     bool mapped; /* data lies in a read-only mapping of a file: who keeps a form of its own may tell
                   * the kernel that the pages are not needed */
     uint64_t version;

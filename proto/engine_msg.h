@@ -140,7 +140,7 @@ struct engine_hello {
 struct engine_load {             /* also prepare; and unload: only `model` counts */
     const char *model;           /* name for messages; the request's model of later jobs */
     const char *path, *vae_path; /* vae_path may be NULL */
-    const char *precision;       /* auto fp32 bf16 fp16 */
+    const char *precision;       /* auto fp32 bf16 fp16 int8 */
     const char *sha256;          /* NULL: unknown */
 };
 

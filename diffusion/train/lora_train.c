@@ -514,6 +514,9 @@ static int check(const struct lora_train_options *o, const struct model *model, 
     else if (o->resolution && (o->resolution < 64 || o->resolution > 2048 || o->resolution % 64))
         wrong = "the resolution must be a multiple of 64 in 64..2048";
     if (wrong) return error_set(err, ERR_INVALID, "%s", wrong);
+    if (model->eight_bits)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "precision int8 is for drawing; training needs fp32, bf16 or fp16");
     if (model->info.inpainting || model->info.family == FAMILY_SDXL_REFINER)
         return error_set(err, ERR_UNSUPPORTED,
                          "%s is an inpainting or refiner model; a LoRA is "

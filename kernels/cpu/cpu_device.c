@@ -41,7 +41,8 @@ static bool has_avx512(void)
 
 static bool has_avx512bf16(void)
 {
-    return has_avx512() && __builtin_cpu_supports("avx512bf16");
+    return has_avx512() && __builtin_cpu_supports("avx512bf16") &&
+           __builtin_cpu_supports("avx512vnni");
 }
 #endif
 
@@ -346,6 +347,7 @@ int cpu_device_open(struct device **device, const char *options, struct error *e
     cpu_model(model, sizeof model);
     d->kernels = &cpu_kernels;
     d->host_memory = true;
+    d->eight_bits = true;
     d->default_dtype = path->fast_bf16 ? DTYPE_BF16 : DTYPE_F32;
     str_copy(d->name, sizeof d->name, "cpu");
     snprintf(d->label, sizeof d->label, "%.50s, %d thread%s, %s", model, s->threads,

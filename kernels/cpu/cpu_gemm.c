@@ -1,5 +1,7 @@
 #include "kernels/cpu/cpu_gemm.h"
 
+#include "kernels/cpu/cpu_int8.h"
+
 /* One k-step: c += a . b, a being the same 32 bits in every lane. */
 ALWAYS_INLINE vf step_f32(vf c, vf a, vf b)
 {
@@ -111,6 +113,12 @@ static int64_t steps_of(int64_t k, enum dtype dtype)
     return dtype == DTYPE_BF16 ? div_up(k, 2) : k;
 }
 
+/* Of B: bytes have a step of their own sums behind each slice. */
+static int64_t b_steps(const struct gemm *g, int64_t slices)
+{
+    return g->eight ? g->k / 4 + slices : steps_of(g->k, g->a_dtype);
+}
+
 size_t gemm_packed_bytes(int64_t k, int64_t n, enum dtype dtype)
 {
     return (size_t)(div_up(n, GEMM_NR) * GEMM_NR * steps_of(k, dtype)) * 4;
@@ -138,8 +146,8 @@ static void run_task(void *context, int64_t task, int worker)
     int64_t n0 = cut->first + task / cut->m_tasks * cut->nc;
     int64_t rows = min64(cut->mc, g->m - m0), cols = min64(cut->nc, cut->end - n0);
     int64_t tiles = div_up(rows, GEMM_MR); /* of nearly equal height */
-    int64_t per_step = g->a_dtype == DTYPE_BF16 ? 2 : 1;
-    int64_t slice = cut->slice * per_step, k_steps = steps_of(g->k, g->a_dtype);
+    int64_t per_step = g->eight ? 4 : g->a_dtype == DTYPE_BF16 ? 2 : 1;
+    int64_t slice = cut->slice * per_step, k_steps = b_steps(g, cut->slices);
     const int parts = g->partner ? 2 : 1;
 
     for (int64_t s = 0; s < cut->slices; s++) {
@@ -150,7 +158,8 @@ static void run_task(void *context, int64_t task, int worker)
         if (!cut->b) g->fill_b(g, b_slice, k0, count, n0, cols);
         for (int64_t n = 0; n < cols; n += GEMM_NR) {
             int64_t width = min64(GEMM_NR, cols - n);
-            int64_t at = ((n0 + n - cut->first) * k_steps + k0 / per_step * GEMM_NR) * 4;
+            int64_t step = k0 / per_step + (g->eight ? s : 0);
+            int64_t at = ((n0 + n - cut->first) * k_steps + step * GEMM_NR) * 4;
             for (int part = 0; part < parts; part++) {
                 const char *b = part     ? cut->partner + at
                                 : cut->b ? cut->b + at
@@ -160,8 +169,12 @@ static void run_task(void *context, int64_t task, int worker)
                     float *tile = cut->slices > 1 ? c + (n * rows + r * GEMM_NR) * parts
                                   : parts > 1     ? c + r * GEMM_NR * parts
                                                   : c;
-                    gemm_tile(tile + part * GEMM_NR, parts * GEMM_NR, a + r * GEMM_PITCH, b, steps,
-                              height, width, g->a_dtype, s > 0);
+                    if (g->eight)
+                        int8_tile(tile + part * GEMM_NR, parts * GEMM_NR, a + r * GEMM_PITCH, b,
+                                  steps, height, width, s > 0);
+                    else
+                        gemm_tile(tile + part * GEMM_NR, parts * GEMM_NR, a + r * GEMM_PITCH, b,
+                                  steps, height, width, g->a_dtype, s > 0);
                     if (last && part + 1 == parts) g->store(g, tile, m0 + r, height, n0 + n, width);
                     r = end;
                 }
@@ -265,13 +278,14 @@ void gemm_run(struct device *d, const struct gemm *g)
 {
     if (g->m <= 0 || g->n <= 0) return;
     struct cut cut = {.device = d, .g = g};
-    const int64_t k_steps = steps_of(g->k, g->a_dtype), parts = g->partner ? 2 : 1;
+    const int64_t k_steps = g->eight ? g->k / 4 : steps_of(g->k, g->a_dtype);
+    const int64_t parts = g->partner ? 2 : 1;
     cpu_state(d)->flops += 2.0 * (double)(g->m * parts) * (double)g->n * (double)g->k;
     cut.slice = g->slice ? g->slice : div_up(k_steps, div_up(k_steps, GEMM_STEPS));
     cut.slices = div_up(k_steps, cut.slice);
     cut.end = g->n;
     cut.b = g->b;
-    if (g->b && g->partner) cut.partner = cut.b + g->partner * k_steps * 4;
+    if (g->b && g->partner) cut.partner = cut.b + g->partner * b_steps(g, cut.slices) * 4;
     if (!g->file) {
         run_columns(&cut);
         return;

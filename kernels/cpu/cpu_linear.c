@@ -1,5 +1,6 @@
 #include "kernels/cpu/cpu_epilogue.h"
 #include "kernels/cpu/cpu_fill.h"
+#include "kernels/cpu/cpu_int8.h"
 #include "kernels/cpu/cpu_pack.h"
 #include "kernels/cpu/cpu_table.h"
 
@@ -21,6 +22,7 @@ static void store_epilogue(const struct gemm *g, const float *tile, int64_t m0, 
 int cpu_linear(struct device *d, const struct linear_args *a, struct error *err)
 {
     CPU_CHECK_DTYPE(a->dtype, "linear");
+    if (int8_suits(a->w, a->k)) return int8_linear(d, a, err);
     struct linear l = {.a = {a->x, a->ldx, a->dtype}};
     struct pack_b b;
     int rc = pack_get(&b, d, a->w, (struct pack_shape){a->out, a->k, 1, 1}, PACK_FORWARD,
@@ -78,6 +80,7 @@ int cpu_linear_geglu(struct device *d, const struct linear_args *a, struct error
 {
     CPU_CHECK_DTYPE(a->dtype, "linear_geglu");
     const int64_t half = a->out / 2;
+    if (int8_suits(a->w, a->k) && half % GEMM_NR == 0) return int8_linear_geglu(d, a, err);
     struct linear l = {.a = {a->x, a->ldx, a->dtype}};
     struct pack_b b;
     int rc = pack_get(&b, d, a->w, (struct pack_shape){a->out, a->k, 1, 1}, PACK_FORWARD,

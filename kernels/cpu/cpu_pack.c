@@ -1,6 +1,7 @@
 #include "kernels/cpu/cpu_pack.h"
 
 #include "base/alloc.h"
+#include "kernels/cpu/cpu_int8.h"
 #include "kernels/cpu/cpu_transpose.h"
 
 #define BLOCK 256 /* k of one block: the part of a panel that stays in the first cache */
@@ -482,6 +483,6 @@ int CPU_NAME(cpu_pack_forward)(struct device *d, struct kernel_weight *w,
     if (packed && (packed->form[PACK_PHASES][half] || packed->form[PACK_WINOGRAD][half])) return 0;
     struct pack_shape shape = {w->dim[0], w->dim[1], w->rank > 2 ? w->dim[2] : 1,
                                w->rank > 3 ? w->dim[3] : 1};
-    if (unpacked_suits(w, shape, PACK_FORWARD, panels)) return 0;
+    if (unpacked_suits(w, shape, PACK_FORWARD, panels) || int8_suits(w, shape.c)) return 0;
     return pack_form(&b, d, w, shape, PACK_FORWARD, panels, err);
 }

@@ -18,6 +18,7 @@ enum pack_form {
     PACK_PHASES,          /* enlargement x2 and 3x3 in one: four B of 2x2 taps, phase (py, px) */
     PACK_PHASES_BACKWARD, /* its derivative: 4x4 taps with stride 2 */
     PACK_WINOGRAD,        /* sixteen B[channel][out]: 3x3 taps transformed (cpu_winograd.h) */
+    PACK_INT8,            /* cpu_int8.h */
     PACK_FORMS
 };
 

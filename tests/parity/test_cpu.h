@@ -44,6 +44,8 @@
     X(whole_blocks)                                                                                \
     X(kept_after_some_calls)                                                                       \
     X(weights_of_any_dtype)                                                                        \
+    X(int8_exact)                                                                                  \
+    X(int8_near)                                                                                   \
     X(norm_conv2d)                                                                                 \
     X(refuses)
 
