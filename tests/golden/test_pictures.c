@@ -2,8 +2,11 @@
  * Whole pictures against the Python reference (make_goldens.py): 45 dB where nothing is drawn during
  * steps, 40 dB where noise is.
  *
- * usage: test_pictures DATA [--only ID] [--table FILE]
- * --table also runs every case in bf16 and writes docs/parity.md.
+ * usage: test_pictures DATA [--only ID] [--table FILE] [--gate int8]
+ * --table also runs every case in bf16 and writes docs/parity.md. --gate int8 is the gate of that precision
+ * instead: no picture below 26 dB, half of them above 36. Measured: worst 28.0 and median 38.6 with
+ * bf16 beside it, 29.0 and 40.1 with fp32, all four CPU paths; bf16 alone 33.2 at worst. Random weights
+ * of full size, 512x512, four steps with guidance 7.5: 28.5, and 37.3 in bf16 (docs/performance.md).
  */
 #include <math.h>
 #include <stdio.h>
@@ -17,6 +20,8 @@
 
 #define LIMIT_DB 45.0
 #define LIMIT_RANDOM_DB 40.0
+#define LIMIT_INT8_DB 26.0
+#define MEDIAN_INT8_DB 36.0
 #define SAME_DB 120.0 /* shown for equal pictures */
 
 /* Peak signal to noise of b and the part of a at (left, top); -1 where b reaches past a. */
@@ -81,8 +86,9 @@ static double run_case(struct golden *g, const json_t *c, bool *failed)
     return worst;
 }
 
-static double limit(const json_t *c)
+static double limit(const struct golden *g, const json_t *c)
 {
+    if (g->precision == PRECISION_INT8) return LIMIT_INT8_DB;
     return json_is_true(json_object_get(c, "random")) ? LIMIT_RANDOM_DB : LIMIT_DB;
 }
 
@@ -123,11 +129,12 @@ static int write_table(const char *path, struct golden *fp32, struct golden *bf1
                 json_is_true(json_object_get(c, "single"))    ? " (single file)"
                 : json_is_true(json_object_get(c, "pickled")) ? " (.bin pickles)"
                                                               : "",
-                golden_string(c, "sampler", ""), golden_string(c, "schedule", "normal"), limit(c));
+                golden_string(c, "sampler", ""), golden_string(c, "schedule", "normal"),
+                limit(fp32, c));
         print_db(f, a);
         print_db(f, b);
         fprintf(f, "\n");
-        bad += failed || a < limit(c);
+        bad += failed || a < limit(fp32, c);
         printf("%-32s fp32 %6.1f bf16 %6.1f\n", golden_string(c, "id", ""), a, b);
     }
     fclose(f);
@@ -138,20 +145,26 @@ static int check_all(struct golden *g, const char *only)
 {
     size_t i;
     const json_t *c;
-    int passed = 0, failures = 0;
+    int passed = 0, failures = 0, clear = 0;
     json_array_foreach(g->cases, i, c)
     {
         const char *id = golden_string(c, "id", "?");
         if (only && strcmp(id, only) != 0) continue;
         bool failed = false;
         double from = now_seconds(), db = run_case(g, c, &failed);
-        failed |= !(db >= limit(c));
-        printf("%s %-32s %6.1f dB of %.0f, %.2f s\n", failed ? "FAIL" : "ok  ", id, db, limit(c),
+        failed |= !(db >= limit(g, c));
+        clear += db >= MEDIAN_INT8_DB;
+        printf("%s %-32s %6.1f dB of %.0f, %.2f s\n", failed ? "FAIL" : "ok  ", id, db, limit(g, c),
                now_seconds() - from);
         if (failed)
             failures++;
         else
             passed++;
+    }
+    if (g->precision == PRECISION_INT8 && !only && 2 * clear < passed + failures) {
+        printf("FAIL only %d of %d pictures reach %.0f dB\n", clear, passed + failures,
+               MEDIAN_INT8_DB);
+        failures++;
     }
     printf("%d passed, %d failed, 0 skipped\n", passed, failures);
     return failures || !passed;
@@ -160,16 +173,19 @@ static int check_all(struct golden *g, const char *only)
 int main(int argc, char **argv)
 {
     const char *only = NULL, *table = NULL;
+    enum precision precision = PRECISION_FP32;
     if (argc < 2) {
-        fprintf(stderr, "usage: test_pictures DATA [--only ID] [--table FILE]\n");
+        fprintf(stderr, "usage: test_pictures DATA [--only ID] [--table FILE] [--gate int8]\n");
         return 2;
     }
     for (int i = 2; i + 1 < argc; i += 2) {
         if (strcmp(argv[i], "--only") == 0) only = argv[i + 1];
         if (strcmp(argv[i], "--table") == 0) table = argv[i + 1];
+        if (strcmp(argv[i], "--gate") == 0 && strcmp(argv[i + 1], "int8") == 0)
+            precision = PRECISION_INT8;
     }
     struct golden g;
-    golden_open(&g, argv[1], PRECISION_FP32);
+    golden_open(&g, argv[1], precision);
     int rc;
     if (table) {
         struct golden bf16;

@@ -362,6 +362,21 @@ static void previews_are_the_linear_fit(void **state)
     }
 }
 
+/* 8 bits are the CPU's; another device says so, with its name. */
+static void eight_bits_are_refused_elsewhere(void **state)
+{
+    struct device *plain;
+    struct model *m = NULL;
+    struct error err;
+    assert_int_equal(device_open(&plain, "plain", &err), 0);
+    char *path = alloc_printf("%s/models/sd1", data);
+    assert_int_equal(model_open(&m, plain, path, NULL, PRECISION_INT8, &err), ERR_UNSUPPORTED);
+    assert_null(m);
+    if (!strstr(err.text, "int8") || !strstr(err.text, "device plain")) fail_msg("%s", err.text);
+    free(path);
+    device_close(plain);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -373,6 +388,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_run_can_be_stopped),
         cmocka_unit_test(previews_come_after_steps),
         cmocka_unit_test(previews_are_the_linear_fit),
+        cmocka_unit_test(eight_bits_are_refused_elsewhere),
     };
     if (argc < 2) {
         fprintf(stderr, "usage: test_refusals DATA\n");
