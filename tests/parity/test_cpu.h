@@ -45,6 +45,7 @@
     X(kept_after_some_calls)                                                                       \
     X(weights_of_any_dtype)                                                                        \
     X(int8_exact)                                                                                  \
+    X(int8_geglu)                                                                                  \
     X(int8_near)                                                                                   \
     X(norm_conv2d)                                                                                 \
     X(refuses)

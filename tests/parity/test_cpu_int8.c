@@ -183,3 +183,42 @@ void test_int8_near(void **unused)
         device_close(d);
     }
 }
+
+/* GEGLU in the product's epilogue: what the two kernels give one after the other, but for the exponential's last
+ * digits. */
+void test_int8_geglu(void **unused)
+{
+    enum { M = 37, K = 68, OUT = 192 };
+    struct device *d = cpu_opened("2");
+    float *x = alloc_zero(M * K, 4), *w = alloc_zero(OUT * K, 4), *bias = alloc_zero(OUT, 4);
+    float *z = alloc_zero(M * OUT, 4), *want = alloc_zero(M * OUT, 4), *y = alloc_zero(M * OUT, 4);
+    for (int i = 0; i < M * K; i++) x[i] = (float)(2 * parity_uniform() - 1);
+    for (int i = 0; i < OUT * K; i++) w[i] = (float)(0.5 * parity_uniform() - 0.25);
+    for (int i = 0; i < OUT; i++) bias[i] = (float)parity_uniform();
+    struct kernel_weight weight = {
+        .data = w, .dtype = DTYPE_F32, .rank = 2, .dim = {OUT, K}, .eight_bits = true};
+    struct linear_args a = {.y = z,
+                            .x = x,
+                            .w = &weight,
+                            .m = M,
+                            .k = K,
+                            .out = OUT,
+                            .ldx = K,
+                            .ldy = OUT,
+                            .dtype = DTYPE_F32,
+                            .epilogue = {.bias = bias, .bias_dtype = DTYPE_F32}};
+    struct geglu_args g = {.y = want, .x = z, .rows = M, .d = OUT / 2, .dtype = DTYPE_F32};
+    struct error err = {0};
+    assert_int_equal(d->kernels->linear(d, &a, &err), 0);
+    assert_int_equal(d->kernels->geglu(d, &g, &err), 0);
+    a.y = y;
+    a.ldy = OUT / 2;
+    assert_int_equal(d->kernels->linear_geglu(d, &a, &err), 0);
+    for (int i = 0; i < M * OUT / 2; i++)
+        if (!(fabs((double)(y[i] - want[i])) <= 1e-6 * (1 + fabs((double)want[i]))))
+            fail_msg("int8 geglu: element %d is %g, not %g", i, (double)y[i], (double)want[i]);
+    d->kernels->unpack(d, &weight);
+    float *all[] = {x, w, bias, z, want, y};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+    device_close(d);
+}
