@@ -78,6 +78,15 @@ static const cyaml_schema_field_t model_fields[] = {
 static const cyaml_schema_value_t model_schema = {
     CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct config_model, model_fields)};
 
+/* an older spelling stands for its key: of the same kind, with the same limits */
+static const struct key *meant(const struct key *k)
+{
+    if (k->kind != KIND_OLD) return k;
+    for (unsigned i = 0; i < KEY_COUNT; i++)
+        if (keys[i].kind < KIND_OLD && keys[i].member == k->member) return &keys[i];
+    return k;
+}
+
 static void build_schema(cyaml_schema_field_t fields[KEY_COUNT + 1])
 {
     memset(fields, 0, (KEY_COUNT + 1) * sizeof *fields);
@@ -86,7 +95,7 @@ static void build_schema(cyaml_schema_field_t fields[KEY_COUNT + 1])
         uint32_t slot = (uint32_t)(offsetof(struct raw, slots) + i * sizeof(struct slot));
         f->key = keys[i].name;
         f->value.flags = CYAML_FLAG_OPTIONAL | CYAML_FLAG_POINTER_NULL_STR;
-        switch (keys[i].kind) {
+        switch (meant(&keys[i])->kind) {
         case KIND_IGNORED:
             f->value.type = CYAML_IGNORE;
             f->value.flags = CYAML_FLAG_OPTIONAL;
@@ -188,6 +197,9 @@ static int take_text(const struct key *k, const char *text, char **value, struct
 
 static void take_list(struct config_list *list, char **items, unsigned count)
 {
+    if (list->items && !count) return; /* the other spelling has spoken */
+    for (unsigned i = 0; i < list->count; i++) free(list->items[i]);
+    free(list->items);
     list->items = alloc_zero(count + 1, sizeof *list->items);
     for (unsigned i = 0; i < count; i++) list->items[i] = alloc_string(items[i] ? items[i] : "");
     list->count = count;
@@ -197,12 +209,13 @@ static int take_slot(struct config *c, const struct key *k, const struct slot *s
                      struct error *err)
 {
     void *member = (char *)c + k->member;
+    k = meant(k);
     switch (k->kind) {
     case KIND_TEXT: return slot->text ? take_text(k, slot->text, member, err) : 0;
     case KIND_BOOL: return slot->text ? take_bool(k, slot->text, member, err) : 0;
     case KIND_INT: return slot->text ? take_int(k, slot->text, member, err) : 0;
-    case KIND_OLD: return slot->text ? take_text(k, slot->text, member, err) : 0;
     case KIND_LIST: take_list(member, slot->items, slot->items_count); return 0;
+    case KIND_OLD:
     case KIND_IGNORED: return 0;
     }
     return 0;

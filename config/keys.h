@@ -21,6 +21,8 @@
     TEXT(dreamer_name, worker_name, "An Awesome Dreamer",                                          \
          "the image worker's name, unique on the Horde")                                           \
     OLD(worker_name, worker_name, "older spelling of dreamer_name")                                \
+    OLD(dreamer_worker_name, worker_name, "another spelling of dreamer_name")                      \
+    OLD(default_worker_name, worker_name, "another spelling of dreamer_name")                      \
     LIST(priority_usernames, priority_usernames, "alias#id of people who are served first")        \
     INT(max_threads, max_threads, 1, 1, 50, "jobs computed at the same time")                      \
     INT(queue_size, queue_size, 1, 0, 4, "jobs popped ahead")                                      \
@@ -29,6 +31,8 @@
     BOOL(require_upfront_kudos, require_upfront_kudos, false,                                      \
          "only requests that can be paid now")                                                     \
     LIST(models_to_load, models_to_load, "models offered, or TOP n, ALL SDXL and so on")           \
+    OLD(image_models_to_load, models_to_load, "another spelling of models_to_load")                \
+    OLD(image_models_to_skip, models_to_skip, "another spelling of models_to_skip")                \
     LIST(models_to_skip, models_to_skip, "models that a meta command must not choose")             \
     BOOL(load_large_models, load_large_models, false,                                              \
          "meta commands may choose very large models")                                             \
@@ -39,6 +43,7 @@
     LIST(censorlist, censorlist, "words whose NSFW results are always replaced")                   \
     BOOL(allow_img2img, allow_img2img, true, "requests with a source image")                       \
     BOOL(allow_painting, allow_painting, true, "inpainting and outpainting")                       \
+    OLD(allow_inpainting, allow_painting, "another spelling of allow_painting")                    \
     BOOL(allow_unsafe_ip, allow_unsafe_ip, true, "requests from behind VPNs")                      \
     BOOL(allow_post_processing, allow_post_processing, true, "upscalers, face fixers")             \
     BOOL(allow_controlnet, allow_controlnet, false, "ControlNet requests")                         \
@@ -55,6 +60,7 @@
         "seconds after which a job is taken from its engine")                                      \
     INT(download_timeout, download_timeout_s, 121, 5, 3600, "seconds for a LoRA or embedding")     \
     TEXT(cache_home, cache_home, "", "folder of the models")                                       \
+    OLD(models_folder_parent, cache_home, "another spelling of cache_home")                        \
     TEXT(civitai_api_token, civitai_api_token, "", "CivitAI token; only in a file with mode 0600") \
     TEXT(alchemist_name, alchemist_name, "An Awesome Alchemist",                                   \
          "the alchemist's name, another than the worker's")                                        \
@@ -114,6 +120,13 @@
     IGNORED(ray_temp_dir)                                                                          \
     IGNORED(low_vram_mode)                                                                         \
     IGNORED(enable_model_cache)                                                                    \
+    IGNORED(limited_console_messages)                                                              \
+    IGNORED(inference_step_timeout)                                                                \
+    IGNORED(extra_stable_diffusion_models_folders)                                                 \
+    IGNORED(max_dynamic_models_to_download)                                                        \
+    IGNORED(number_of_dynamic_models_to_load)                                                      \
+    IGNORED(backend_engine)                                                                        \
+    IGNORED(openai_api)                                                                            \
     IGNORED(scribe_name)                                                                           \
     IGNORED(kai_url)                                                                               \
     IGNORED(max_length)                                                                            \

@@ -71,6 +71,111 @@ struct refusal {
     const char *text, *sentence;
 };
 
+/* Every scalar key of the reference worker's template and data model and of the public SDK's bridge data
+ * (horde-worker-reGen 10.1, horde_sdk 0.18): a volunteer's file is never refused for one of them. */
+static void every_key_of_the_reference_worker_is_known(void **state)
+{
+    static const char *const names[] = {
+        "alchemist_name",
+        "allow_controlnet",
+        "allow_img2img",
+        "allow_lora",
+        "allow_painting",
+        "allow_post_processing",
+        "allow_sdxl_controlnet",
+        "allow_unsafe_ip",
+        "always_download",
+        "api_key",
+        "branded_model",
+        "cache_home",
+        "capture_kudos_training_data",
+        "censor_nsfw",
+        "civitai_api_token",
+        "cycle_process_on_model_change",
+        "disable_disk_cache",
+        "disable_terminal_ui",
+        "download_timeout",
+        "dreamer_name",
+        "dynamic_models",
+        "exit_on_unhandled_faults",
+        "extra_slow_worker",
+        "extra_stable_diffusion_models_folders",
+        "high_memory_mode",
+        "high_performance_mode",
+        "horde_model_stickiness",
+        "horde_url",
+        "inference_step_timeout",
+        "kai_url",
+        "kudos_training_data_file",
+        "limit_max_steps",
+        "limited_console_messages",
+        "load_large_models",
+        "max_batch",
+        "max_context_length",
+        "max_dynamic_models_to_download",
+        "max_length",
+        "max_lora_cache_size",
+        "max_models_to_download",
+        "max_power",
+        "max_threads",
+        "minutes_allowed_without_jobs",
+        "moderate_performance_mode",
+        "nsfw",
+        "number_of_dynamic_models",
+        "number_of_dynamic_models_to_load",
+        "post_process_job_overlap",
+        "post_process_timeout",
+        "preload_timeout",
+        "process_timeout",
+        "purge_loras_on_download",
+        "queue_size",
+        "ram_to_leave_free",
+        "remove_maintenance_on_init",
+        "require_upfront_kudos",
+        "safety_on_gpu",
+        "scribe_name",
+        "stats_output_frequency",
+        "suppress_speed_warnings",
+        "temp_dir",
+        "unload_models_from_vram_often",
+        "very_fast_disk_mode",
+        "very_high_memory_mode",
+        "vram_to_leave_free",
+    };
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        struct config c;
+        struct error err = {0};
+        char *text = alloc_printf("%s:\n", names[i]);
+        int rc = parse(&c, text, &err);
+        if (rc) fail_msg("%s: %s", names[i], err.text);
+        config_release(&c);
+        free(text);
+    }
+}
+
+static void other_spellings_have_their_keys_kind(void **state)
+{
+    struct config c;
+    struct error err = {0};
+    assert_int_equal(parse(&c,
+                           "dreamer_worker_name: Old House\nallow_inpainting: false\n"
+                           "image_models_to_load: [\"Deliberate\", \"TOP 2\"]\n"
+                           "image_models_to_skip: [\"Anything\"]\nmodels_folder_parent: /tmp\n",
+                           &err),
+                     0);
+    assert_string_equal(c.worker_name, "Old House");
+    assert_false(c.allow_painting);
+    assert_int_equal(c.models_to_load.count, 2);
+    assert_string_equal(c.models_to_skip.items[0], "Anything");
+    assert_string_equal(c.cache_home, "/tmp");
+    config_release(&c);
+    assert_int_equal(parse(&c, "models_to_load: [a]\nimage_models_to_load: [b, c]\n", &err), 0);
+    assert_int_equal(c.models_to_load.count, 2);
+    config_release(&c);
+    assert_int_equal(parse(&c, "allow_inpainting: perhaps\n", &err), ERR_INVALID);
+    assert_non_null(strstr(err.text, "perhaps"));
+}
+
 static void bad_input_gets_a_sentence(void **state)
 {
     static const struct refusal cases[] = {
@@ -241,7 +346,7 @@ static void the_example_is_the_table(void **state)
     assert_int_equal(example.drain_s, plain.drain_s);
     assert_string_equal(example.bridge_agent, plain.bridge_agent);
     for (unsigned i = 0; config_key_name(i); i++) {
-        if (!config_key_meaning(i) || !strcmp(config_key_name(i), "worker_name")) continue;
+        if (!config_key_meaning(i) || strstr(config_key_meaning(i), " spelling of ")) continue;
         char *line = alloc_printf("\n%s:", config_key_name(i));
         if (!strstr((char *)b.data, line)) fail_msg("the example lacks %s", config_key_name(i));
         free(line);
@@ -303,6 +408,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_volunteers_file_is_understood),
         cmocka_unit_test(the_older_spelling_of_the_name_counts),
+        cmocka_unit_test(every_key_of_the_reference_worker_is_known),
+        cmocka_unit_test(other_spellings_have_their_keys_kind),
         cmocka_unit_test(bad_input_gets_a_sentence),
         cmocka_unit_test(size_is_bounded),
         cmocka_unit_test(a_repeated_key_neither_leaks_nor_crashes),
