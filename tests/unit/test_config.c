@@ -199,7 +199,7 @@ static void bad_input_gets_a_sentence(void **state)
         {"blacklist: [a word that is too long]\n",
          "blacklist: entry 1 has 23 characters, not 1 to 15"},
         {"bridge_agent: kiln\n", "bridge_agent \"kiln\" is not name:version:url"},
-        {"precision: fp8\n", "precision: \"fp8\" is not one of auto, fp32, bf16, fp16"},
+        {"precision: fp8\n", "precision: \"fp8\" is not one of auto, fp32, bf16, fp16, int8"},
         {"devices: [gpu]\n", "devices: \"gpu\" is neither cpu nor cuda:N"},
         {"schedule: [\"25:00-26:00\"]\n",
          "schedule: \"25:00-26:00\" is not of the form \"mon-fri 22:00-07:00\""},
