@@ -36,7 +36,7 @@ void golden_close(struct golden *g)
 {
     for (int i = 0; i < g->model_count; i++) {
         model_close(g->models[i].model);
-        free(g->models[i].path);
+        free(g->models[i].key);
     }
     device_close(g->device);
     json_decref(g->cases);
@@ -91,15 +91,23 @@ struct model *golden_model(struct golden *g, const json_t *c)
                                                    : "");
     char *path = golden_path(g, c, name);
     free(name);
+    const char *other = golden_string(c, "vae", NULL);
+    char *vae = other ? golden_path(g, c, other) : NULL;
+    char *key = alloc_printf("%s %s", path, vae ? vae : "");
+    struct model *m = NULL;
     for (int i = 0; i < g->model_count; i++)
-        if (strcmp(g->models[i].path, path) == 0) {
-            free(path);
-            return g->models[i].model;
-        }
+        if (strcmp(g->models[i].key, key) == 0) m = g->models[i].model;
+    if (m) {
+        free(path);
+        free(vae);
+        free(key);
+        return m;
+    }
     KILN_ASSERT(g->model_count < (int)COUNT_OF(g->models), "too many models");
-    struct model *m;
-    if (model_open(&m, g->device, path, NULL, g->precision, &err)) stop(path, err.text);
-    g->models[g->model_count].path = path;
+    if (model_open(&m, g->device, path, vae, g->precision, &err)) stop(path, err.text);
+    free(path);
+    free(vae);
+    g->models[g->model_count].key = key;
     g->models[g->model_count++].model = m;
     return m;
 }

@@ -19,7 +19,7 @@ struct golden {
     json_t *cases;
     struct device *device;
     struct {
-        char *path;
+        char *key; /* its path, and that of a VAE of its own */
         struct model *model;
     } models[16];
     int model_count;

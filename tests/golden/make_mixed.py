@@ -13,8 +13,8 @@ import sys
 
 import peft
 import torch
-from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
-from safetensors.torch import load_file
+from diffusers import AutoencoderTiny, StableDiffusionXLPipeline, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -224,7 +224,46 @@ def run_refiner(ref, case):
         mg.network, ref.encode = plain, encode
 
 
+# --- a tiny decoder in the VAE's place ---
+
+
+def tiny_decoder(folder):
+    g = torch.Generator().manual_seed(31)
+    tiny = AutoencoderTiny(encoder_block_out_channels=(4,) * 4, decoder_block_out_channels=(8,) * 4).eval()
+    for name, p in tiny.named_parameters():
+        p.copy_(torch.randn(p.shape, generator=g) * (1.5 / p[0].numel() ** 0.5 if p.ndim > 1 else 0.1))
+    # ranges as a picture has them
+    y = tiny.decode(torch.randn(1, 4, 8, 8, generator=g)).sample
+    last = tiny.decoder.layers[-1]
+    last.weight.mul_(0.6 / y.std())
+    last.bias.copy_((last.bias + 0.5 - (y.mean() + 1) / 2) * 0.6 / y.std() + 0.5 * (1 - 0.6 / y.std()))
+    os.makedirs(folder + "/vae", exist_ok=True)
+    state = {k: v.contiguous() for k, v in tiny.state_dict().items() if k.startswith("decoder.")}
+    save_file(state, folder + "/vae/taesd.safetensors")
+    return tiny
+
+
+def tiny_cases():
+    for model in ("sd1", "sdxl"):
+        yield dict(mf.BASE, id="taesd-" + model, model=model, vae="vae/taesd.safetensors")
+
+
+def run_tiny(ref, case, folder):
+    tiny, plain = tiny_decoder(folder), ref.picture
+
+    def picture(latent):
+        x = (tiny.decode(latent).sample * 0.5 + 0.5).clamp(0, 1) * 255
+        return [mg.Image.fromarray(i.permute(1, 2, 0).round().to(torch.uint8).numpy()) for i in x]
+    ref.picture = picture
+    try:
+        return mg.run_case(ref, case, DATA)[0]
+    finally:
+        ref.picture = plain
+
+
 def run(ref, case, folder):
+    if "vae" in case:
+        return run_tiny(ref, case, folder)
     if case["model"] == "refiner":
         return run_refiner(ref, case)
     with mg.Merged(ref, adapters(ref, case, folder) if "loras" in case else []):
@@ -242,7 +281,7 @@ def main():
     old = json.load(open(folder + "/cases.json")) if only else []
     kept = {c["id"]: c for c in old if c["id"] not in only}
     with torch.no_grad():
-        for case in [*batch_cases(), *adapter_cases(), *refiner_cases()]:
+        for case in [*batch_cases(), *adapter_cases(), *refiner_cases(), *tiny_cases()]:
             if case["id"] in kept:
                 out.append(kept[case["id"]])
             elif not only or case["id"] in only:
