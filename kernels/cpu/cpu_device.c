@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#endif
 #include <time.h>
 #include <unistd.h>
 
@@ -129,6 +132,22 @@ void cpu_big_free(void *memory, size_t bytes)
         munmap(memory, round_up(bytes + 64, 4096));
 }
 
+#ifdef SYS_mbind
+#define INTERLEAVE 3 /* MPOL_INTERLEAVE of linux/mempolicy.h */
+#endif
+
+void cpu_spread(struct device *d, void *memory, size_t bytes)
+{
+#ifdef SYS_mbind
+    unsigned long nodes = cpu_state(d)->spread_nodes;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t from = ((uintptr_t)memory + page - 1) & ~(page - 1);
+    uintptr_t to = ((uintptr_t)memory + bytes) & ~(page - 1);
+    if (nodes && bytes >= HUGE_PAGE)
+        (void)!syscall(SYS_mbind, from, to - from, INTERLEAVE, &nodes, 8 * sizeof nodes + 1, 0);
+#endif
+}
+
 void cpu_forget_pages(const void *data, size_t bytes)
 {
 #ifdef __linux__
@@ -161,7 +180,10 @@ int cpu_scratch_start(struct device *d, size_t bytes, struct error *err)
 int cpu_panels_reserve(struct device *d, size_t bytes, struct error *err)
 {
     struct cpu_state *s = cpu_state(d);
-    return reserve(&s->panels, &s->panels_bytes, bytes, err);
+    if (bytes <= s->panels_bytes) return 0;
+    int rc = reserve(&s->panels, &s->panels_bytes, bytes, err);
+    if (!rc) cpu_spread(d, s->panels, bytes);
+    return rc;
 }
 
 int cpu_band_reserve(struct device *d, size_t bytes, struct error *err)
@@ -338,6 +360,10 @@ int cpu_device_open(struct device **device, const char *options, struct error *e
     rc = pool_new(&s->pool, (int)threads, err);
     if (rc) goto fail;
     s->threads = pool_threads(s->pool);
+    uint64_t nodes = pool_memory_nodes(s->pool);
+    const char *policy = getenv("KILN_CPU_NUMA");
+    bool several = nodes & (nodes - 1);
+    if (several && !(policy && str_equal(policy, "local"))) s->spread_nodes = nodes;
     s->worker_memory = cpu_big_alloc(CPU_WORKER_BYTES * (size_t)s->threads);
     if (!s->worker_memory) {
         rc = error_set(err, ERR_NO_MEMORY, "no memory for %d threads", s->threads);

@@ -25,6 +25,7 @@
 struct cpu_state {
     struct pool *pool;
     int threads;
+    uint64_t spread_nodes;       /* bit by bit; 0: memory stays with who touches it first */
     const struct kernels *table; /* of the chosen instruction set */
     int (*pack_forward)(struct device *d, struct kernel_weight *w, enum dtype activation_dtype,
                         struct error *err);
@@ -73,6 +74,9 @@ static inline char *cpu_worker_memory(struct device *d, int worker)
 /* Memory for weights and scratch: 64-byte aligned, huge pages where allowed. Freed with the size it was
  * asked for. */
 void *cpu_big_alloc(size_t bytes);
+/* For weights and panels, which the workers of all nodes read: pages go to the nodes in turn, before they are
+ * first touched. On one node, or with KILN_CPU_NUMA=local, nothing happens, and where the kernel refuses. */
+void cpu_spread(struct device *d, void *memory, size_t bytes);
 /* These bytes of a read-only mapping will not be read soon; they come from the file when they are. */
 void cpu_forget_pages(const void *data, size_t bytes);
 void cpu_big_free(void *memory, size_t bytes);

@@ -253,6 +253,7 @@ static int rounded(struct rounding *r, struct device *d, struct kernel_weight *w
     *form = cpu_big_alloc(bytes);
     if (!*form)
         return error_set(err, ERR_NO_MEMORY, "no memory for %zu bytes of packed weight", bytes);
+    cpu_spread(d, *form, bytes);
     packed->bytes[PACK_INT8][0] = bytes;
     form_of(&r->form, *form, shape, r->parts);
     pool_run(cpu_state(d)->pool, (shape.out + GEMM_NR - 1) / GEMM_NR, round_task, r);

@@ -398,6 +398,7 @@ static int pack_form(const void **b, struct device *d, struct kernel_weight *w,
     p.to = packed->form[form][half];
     if (!p.to)
         return error_set(err, ERR_NO_MEMORY, "no memory for %zu bytes of packed weight", bytes);
+    cpu_spread(d, p.to, bytes);
     packed->bytes[form][half] = bytes;
     pool_run(cpu_state(d)->pool, p.panels * copies, pack_task, &p);
     if ((form == PACK_PHASES || form == PACK_WINOGRAD) && !w->changes)
@@ -431,6 +432,7 @@ static const void *kept_form(struct device *d, struct kernel_weight *w, struct p
     size_t bytes = gemm_packed_bytes(k, n, dtype);
     *form = cpu_big_alloc(bytes);
     if (!*form) return NULL;
+    cpu_spread(d, *form, bytes);
     packed->bytes[PACK_FORWARD][half] = bytes;
     packed->version[PACK_FORWARD][half] = w->version;
     packed->shape[PACK_FORWARD][half] = shape;

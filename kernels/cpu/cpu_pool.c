@@ -19,21 +19,31 @@
 #define SPIN_ROUNDS 2000 /* about 20 us: longer than the gap between two kernels */
 
 /*
- * One job at a time. `ticket` holds the job's number above the count of tasks not yet claimed; whoever
- * lowers the count owns a task. A worker that comes late finds no task, or claims one of a later job,
- * whose fields it then reads: they cannot change while a claimed task is unfinished.
+ * One job at a time. A share's `ticket` holds the job's number above the count of its tasks not yet claimed;
+ * whoever lowers the count owns a task. A worker that comes late finds no task, or claims one of a later job,
+ * whose fields it then reads: they cannot change while a claimed task is unfinished, and tickets are set
+ * last. With several nodes each has a share, in the order of its workers: a kernel's tasks walk through memory, so
+ * that equal parts of it stay with the node that touched them first. Who has done his own node's share
+ * helps the next.
  */
+struct share {
+    _Alignas(64) atomic_ullong ticket;
+    int64_t end;    /* of its tasks */
+    int first, own; /* workers: those before it, and its own */
+};
+
 struct pool {
-    int threads;
+    int threads, shares;
     pthread_t thread[POOL_THREADS_MAX];
     int cpu[POOL_THREADS_MAX];
+    int home[POOL_THREADS_MAX]; /* a worker's share */
+    uint64_t memory_nodes;      /* those of the workers, bit by bit */
     pool_task function;
     void *context;
-    int64_t tasks;
     _Alignas(64) atomic_uint job; /* workers sleep on it */
     atomic_uint sleeping;
     atomic_bool stop;
-    _Alignas(64) atomic_ullong ticket;
+    struct share share[POOL_NODES_MAX];
     _Alignas(64) atomic_uint unfinished; /* tasks; the caller sleeps on it */
 };
 
@@ -77,11 +87,11 @@ static void wake(atomic_uint *word, int count)
 }
 
 /* Number of tasks left including the one that is now the caller's; 0: none. */
-static unsigned claim(struct pool *p)
+static unsigned claim(struct share *s)
 {
-    unsigned long long ticket = atomic_load_explicit(&p->ticket, memory_order_acquire);
+    unsigned long long ticket = atomic_load_explicit(&s->ticket, memory_order_acquire);
     while ((unsigned)ticket)
-        if (atomic_compare_exchange_weak_explicit(&p->ticket, &ticket, ticket - 1,
+        if (atomic_compare_exchange_weak_explicit(&s->ticket, &ticket, ticket - 1,
                                                   memory_order_acq_rel, memory_order_acquire))
             return (unsigned)ticket;
     return 0;
@@ -92,9 +102,12 @@ static void work(struct pool *p, int worker)
     int before = inside;
     unsigned left;
     inside = worker;
-    while ((left = claim(p))) {
-        p->function(p->context, p->tasks - left, worker);
-        if (atomic_fetch_sub(&p->unfinished, 1) == 1 && worker != 0) wake(&p->unfinished, 1);
+    for (int i = 0; i < p->shares; i++) {
+        struct share *s = &p->share[(p->home[worker] + i) % p->shares];
+        while ((left = claim(s))) {
+            p->function(p->context, s->end - left, worker);
+            if (atomic_fetch_sub(&p->unfinished, 1) == 1 && worker != 0) wake(&p->unfinished, 1);
+        }
     }
     inside = before;
 }
@@ -160,17 +173,43 @@ static int look_around(struct topology *t)
     return online < 1 ? 1 : online > POOL_THREADS_MAX ? POOL_THREADS_MAX : (int)online;
 }
 
+/* Workers that stay where they are belong to their node's share; one share for all where they wander. */
+static void share_out(struct pool *p, const struct topology *t, int threads, bool pinned)
+{
+    p->shares = 0;
+    for (int i = 0; i < threads; i++) {
+        p->cpu[i] = pinned ? t->cpu[i] : -1;
+        bool same = i && (!pinned || t->node[i] == t->node[i - 1] || p->shares == POOL_NODES_MAX);
+        if (!same) p->share[p->shares++].first = i;
+        p->home[i] = p->shares - 1;
+        if (pinned && t->node[i] < 64) p->memory_nodes |= (uint64_t)1 << t->node[i];
+    }
+}
+
+/* Shares in proportion to the workers that there are. */
+static void count_workers(struct pool *p)
+{
+    while (p->shares > 1 && p->share[p->shares - 1].first >= p->threads) p->shares--;
+    for (int i = 0; i < p->shares; i++) {
+        int next = i + 1 < p->shares ? p->share[i + 1].first : p->threads;
+        p->share[i].own = next - p->share[i].first;
+    }
+}
+
 int pool_new(struct pool **pool, int threads, struct error *err)
+{
+    struct topology t;
+    int sensible = look_around(&t);
+    return pool_new_on(pool, &t, threads > 0 ? threads : sensible, err);
+}
+
+int pool_new_on(struct pool **pool, const struct topology *t, int threads, struct error *err)
 {
     struct pool *p = alloc_try_aligned(64, sizeof *p);
     if (!p) return error_set(err, ERR_NO_MEMORY, "no memory for a thread pool");
     memset(p, 0, sizeof *p);
-    struct topology t;
-    int sensible = look_around(&t);
-    if (threads <= 0) threads = sensible;
     if (threads > POOL_THREADS_MAX) threads = POOL_THREADS_MAX;
-    for (int i = 0; i < threads; i++)
-        p->cpu[i] = topology_pins(&t, threads, getenv("KILN_CPU_PIN")) ? t.cpu[i] : -1;
+    share_out(p, t, threads, topology_pins(t, threads, getenv("KILN_CPU_PIN")));
     p->threads = 1;
     for (int i = 1; i < threads; i++) {
         struct start *start = alloc_zero(1, sizeof *start);
@@ -181,6 +220,7 @@ int pool_new(struct pool **pool, int threads, struct error *err)
         }
         p->threads++;
     }
+    count_workers(p);
     *pool = p;
     return 0;
 }
@@ -200,6 +240,11 @@ int pool_threads(const struct pool *p)
     return p->threads;
 }
 
+uint64_t pool_memory_nodes(const struct pool *p)
+{
+    return p->memory_nodes;
+}
+
 void pool_run(struct pool *p, int64_t tasks, pool_task function, void *context)
 {
     if (inside >= 0 || p->threads == 1 || tasks <= 1) {
@@ -209,11 +254,15 @@ void pool_run(struct pool *p, int64_t tasks, pool_task function, void *context)
     }
     p->function = function;
     p->context = context;
-    p->tasks = tasks;
     atomic_store_explicit(&p->unfinished, (unsigned)tasks, memory_order_relaxed);
     unsigned job = atomic_load_explicit(&p->job, memory_order_relaxed) + 1;
-    atomic_store_explicit(&p->ticket, (unsigned long long)job << 32 | (unsigned)tasks,
-                          memory_order_release);
+    for (int i = 0; i < p->shares; i++)
+        p->share[i].end = tasks * (p->share[i].first + p->share[i].own) / p->threads;
+    for (int i = 0; i < p->shares; i++) {
+        int64_t own = p->share[i].end - (i ? p->share[i - 1].end : 0);
+        atomic_store_explicit(&p->share[i].ticket, (unsigned long long)job << 32 | (unsigned)own,
+                              memory_order_release);
+    }
     atomic_store(&p->job, job);
     if (atomic_load(&p->sleeping)) wake(&p->job, p->threads);
     work(p, 0);

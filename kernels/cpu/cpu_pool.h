@@ -17,8 +17,10 @@
 #include "base/error.h"
 
 #define POOL_THREADS_MAX 256
+#define POOL_NODES_MAX 16 /* shares of a job; workers of further nodes belong to the last */
 
 struct pool;
+struct topology;
 
 /* task in [0, tasks), worker in [0, pool_threads) */
 typedef void (*pool_task)(void *context, int64_t task, int worker);
@@ -26,7 +28,11 @@ typedef void (*pool_task)(void *context, int64_t task, int worker);
 /* threads 0: one a physical core that this process may use, fewer where its control group has less time.
  * Where they are pinned is cpu_topology.h's; KILN_CPU_PIN=0 leaves it to the scheduler. */
 int pool_new(struct pool **pool, int threads, struct error *err);
+/* The same on a machine that looks so. */
+int pool_new_on(struct pool **pool, const struct topology *t, int threads, struct error *err);
 void pool_free(struct pool *pool);
+/* Nodes that pinned workers lie on, bit by bit; more than one bit: memory that all read may be spread. */
+uint64_t pool_memory_nodes(const struct pool *pool);
 int pool_threads(const struct pool *pool);
 void pool_run(struct pool *pool, int64_t tasks, pool_task function, void *context);
 

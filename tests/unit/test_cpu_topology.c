@@ -1,6 +1,8 @@
 /* CPUs in the order that threads take them, from sysfs trees made up here. */
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -132,6 +134,65 @@ static void pins(void **unused)
     assert_false(topology_pins(&far, 9, NULL));
 }
 
+/* Two nodes, of three cores and of one. The first tasks that its workers claim lie in a node's own share, three
+ * quarters of the tasks and one; what is left of a share anyone does. */
+struct nodes {
+    atomic_int claimed, ran[100], first[4];
+};
+
+static void node_task(void *context, int64_t task, int worker)
+{
+    struct nodes *n = context;
+    atomic_fetch_add(&n->ran[task], 1);
+    int none = -1;
+    if (!atomic_compare_exchange_strong(&n->first[worker], &none, (int)task)) return;
+    atomic_fetch_add(&n->claimed, 1);
+    while (atomic_load(&n->claimed) < 4) sched_yield(); /* until each worker has its first */
+}
+
+static void tasks_by_node(void **unused)
+{
+    put("devices/system/cpu/online", "0-3\n");
+    put("devices/system/node/node0/cpulist", "0-2\n");
+    put("devices/system/node/node5/cpulist", "3\n");
+    for (int i = 0; i < 4; i++) put_cpu(i, i / 3, i);
+    bool allowed[TOPOLOGY_CPUS_MAX] = {true, true, true, true};
+    struct topology t;
+    topology_read(&t, root, allowed);
+    assert_int_equal(t.nodes, 2);
+    for (int round = 0; round < 20; round++) {
+        struct pool *pool;
+        assert_int_equal(pool_new_on(&pool, &t, 4, NULL), 0);
+        assert_int_equal(pool_threads(pool), 4);
+        assert_int_equal(pool_memory_nodes(pool), 1 | 1 << 5);
+        struct nodes n = {.claimed = 0};
+        for (int i = 0; i < 4; i++) atomic_store(&n.first[i], -1);
+        pool_run(pool, 100, node_task, &n);
+        for (int i = 0; i < 100; i++) assert_int_equal(atomic_load(&n.ran[i]), 1);
+        for (int i = 0; i < 3; i++) assert_true(atomic_load(&n.first[i]) < 75);
+        assert_int_equal(atomic_load(&n.first[3]), 75);
+        pool_free(pool);
+    }
+    for (int tasks = 0; tasks < 100; tasks++) { /* shares may be empty */
+        struct pool *pool;
+        assert_int_equal(pool_new_on(&pool, &t, 4, NULL), 0);
+        struct nodes n = {.claimed = 4};
+        for (int i = 0; i < 4; i++) atomic_store(&n.first[i], -1);
+        pool_run(pool, tasks, node_task, &n);
+        for (int i = 0; i < 100; i++) assert_int_equal(atomic_load(&n.ran[i]), i < tasks);
+        pool_free(pool);
+    }
+    struct pool *pool; /* fewer threads than the first node has cores: one share, one node */
+    assert_int_equal(pool_new_on(&pool, &t, 3, NULL), 0);
+    assert_int_equal(pool_memory_nodes(pool), 1);
+    pool_free(pool);
+    setenv("KILN_CPU_PIN", "0", 1); /* workers that wander belong nowhere */
+    assert_int_equal(pool_new_on(&pool, &t, 4, NULL), 0);
+    assert_int_equal(pool_memory_nodes(pool), 0);
+    pool_free(pool);
+    unsetenv("KILN_CPU_PIN");
+}
+
 static void quotas(void **unused)
 {
     assert_int_equal(topology_quota(root, "/a/b"), 0);
@@ -157,6 +218,7 @@ int main(void)
         IN_TREE(offline_cpus_are_left_out),
         IN_TREE(numbers_with_gaps_and_nothing_at_all),
         cmocka_unit_test(pins),
+        IN_TREE(tasks_by_node),
         IN_TREE(quotas),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
