@@ -89,6 +89,10 @@ bool cuda_wgmma_takes(const struct cuda_state *s, const struct gemm_args *g, boo
 int cuda_wgmma_run(const struct cuda_state *s, const struct gemm_args *g, enum dtype dtype,
                    enum gemm_tile tile);
 
+struct attention_args;
+bool cuda_wgmma_attention_takes(const struct cuda_state *s, const struct attention_args *a);
+int cuda_wgmma_attention_run(const struct cuda_state *s, const struct attention_args *a);
+
 /* device.peak: the best of some runs of the loops in peak.h */
 int cuda_peak(struct device *d, double *tflops, double *gigabytes, struct error *err);
 

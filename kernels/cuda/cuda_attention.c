@@ -129,6 +129,8 @@ int cuda_attention(struct device *d, const struct attention_args *a, struct erro
     if (rc || !a->lq || !a->n) return rc;
     enum way way = way_of(d, a);
     if (way == WAY_SIMPLE) return runtime_check(attention_simple(a, stream), "attention", err);
+    if (way == WAY_FLASH && cuda_wgmma_attention_takes(cuda_state(d), a))
+        return runtime_check(cuda_wgmma_attention_run(cuda_state(d), a), "attention", err);
     if (way != WAY_SLABS) {
         size_t limit = cuda_state(d)->runtime.shared_limit;
         int code = a->dtype == DTYPE_F16 ? attention_flash_f16(a, way == WAY_FLASH, limit, stream)

@@ -14,7 +14,7 @@
  *   matrix_rows matrix_columns             descriptors of operands in shared memory
  *   wgmma<T, N> wgmma_registers<T, N>      D[64, N] = keep D + A[64, 16] B[16, N]; asynchronous
  *   group_fence group_commit group_wait<N> around them, by all four warps
- *   registers_hold                         after a wait: the sums are there from here on
+ *   registers_hold                         after a wait: the sums are there, and A's registers free, from here on
  *   registers_give<N> registers_take<N>    of each thread of a group
  *
  * D is as mma's: thread t of the group has rows 16 (t / 32) + t % 32 / 4 (+ 8) and columns

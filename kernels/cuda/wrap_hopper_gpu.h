@@ -81,6 +81,14 @@ template <int COUNT> DEVICE void registers_hold(float (&d)[COUNT])
     UNROLL
     for (int i = 0; i < COUNT; i++) asm volatile("" : "+f"(d[i])::"memory");
 }
+template <int STEPS> DEVICE void registers_hold(uint32_t (&a)[STEPS][4])
+{
+    UNROLL
+    for (int i = 0; i < STEPS; i++) {
+        UNROLL
+        for (int r = 0; r < 4; r++) asm volatile("" : "+r"(a[i][r])::"memory");
+    }
+}
 template <int COUNT> DEVICE void registers_give()
 {
     HOPPER_ASM("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
@@ -96,6 +104,9 @@ template <int COUNT> DEVICE void registers_take()
 #define SUMS_32                                                                                    \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, "        \
     "%19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define SUMS_40                                                                                    \
+    SUMS_32 ", "                                                                                   \
+    "%32, %33, %34, %35, %36, %37, %38, %39"
 #define SUMS_64                                                                                    \
     SUMS_32 ", "                                                                                   \
     "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, "        \
@@ -107,6 +118,7 @@ template <int COUNT> DEVICE void registers_take()
     "+f"((d)[i]), "+f"((d)[i + 1]), "+f"((d)[i + 2]), "+f"((d)[i + 3]), "+f"((d)[i + 4]),          \
         "+f"((d)[i + 5]), "+f"((d)[i + 6]), "+f"((d)[i + 7])
 #define SUM_32(d) SUM_8(d, 0), SUM_8(d, 8), SUM_8(d, 16), SUM_8(d, 24)
+#define SUM_40(d) SUM_32(d), SUM_8(d, 32)
 #define SUM_64(d) SUM_32(d), SUM_8(d, 32), SUM_8(d, 40), SUM_8(d, 48), SUM_8(d, 56)
 #define SUM_80(d) SUM_64(d), SUM_8(d, 64), SUM_8(d, 72)
 /* A and B from shared memory, k next to each other: descriptors A and B, then whether D is kept */
@@ -137,10 +149,13 @@ template <> struct wgmma_type<bf16> {
 
 template <class T, int N> DEVICE void wgmma(float (&d)[N / 2], uint64_t a, uint64_t b, bool keep)
 {
-    static_assert(N == 64 || N == 128 || N == 160, "another width wants its list of sums");
+    static_assert(N == 64 || N == 80 || N == 128 || N == 160,
+                  "another width wants its list of sums");
     if constexpr (wgmma_type<T>::half) {
         if constexpr (N == 64)
             PRODUCT(64, "f16", SUMS_32, SUM_32(d), a, b, keep, "%32", "%33", "%34");
+        else if constexpr (N == 80)
+            PRODUCT(80, "f16", SUMS_40, SUM_40(d), a, b, keep, "%40", "%41", "%42");
         else if constexpr (N == 128)
             PRODUCT(128, "f16", SUMS_64, SUM_64(d), a, b, keep, "%64", "%65", "%66");
         else
@@ -148,6 +163,8 @@ template <class T, int N> DEVICE void wgmma(float (&d)[N / 2], uint64_t a, uint6
     } else {
         if constexpr (N == 64)
             PRODUCT(64, "bf16", SUMS_32, SUM_32(d), a, b, keep, "%32", "%33", "%34");
+        else if constexpr (N == 80)
+            PRODUCT(80, "bf16", SUMS_40, SUM_40(d), a, b, keep, "%40", "%41", "%42");
         else if constexpr (N == 128)
             PRODUCT(128, "bf16", SUMS_64, SUM_64(d), a, b, keep, "%64", "%65", "%66");
         else

@@ -20,7 +20,8 @@ import tempfile
 
 FILES = ["attention_bf16", "attention_f16", "attention_grad_bf16", "attention_grad_f16", "attention_simple",
          "gemm_bf16", "gemm_f16", "gemm_f16_half", "gemm_simple", "norm", "peak", "pointwise", "rearrange", "reduce", "selftest"]
-WGMMA_FILES = ["gemm_wgmma_bf16", "gemm_wgmma_f16", "selftest_wgmma"]  # for sm_90a; their rows are those of 90
+# for sm_90a; their rows are those of 90
+WGMMA_FILES = ["attention_wgmma_bf16", "attention_wgmma_f16", "gemm_wgmma_bf16", "gemm_wgmma_f16", "selftest_wgmma"]
 FILES += WGMMA_FILES
 COUNTED = {"mma": r"\bmma\.sync|\bwgmma\.mma_async", "ldmatrix": r"\bldmatrix\.", "cp.async": r"\bcp\.async\.(?:c[ag]|bulk\.tensor)"}
 COLUMNS = ["registers", "spill_bytes", "stack_bytes"] + list(COUNTED)

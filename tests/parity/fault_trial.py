@@ -26,6 +26,7 @@ MOVE, REDUCE = ("rearrange", "cuda_pointwise"), ("reduce", "cuda_pointwise")
 POINT, SLABS = ("pointwise", "cuda_pointwise"), ("gemm_f16", "cuda_attention")
 HALF = ("gemm_f16_half", "cuda_gemm")
 WGMMA = ("gemm_wgmma_f16", "cuda_wgmma")
+FLASH90 = ("attention_wgmma_f16", "cuda_wgmma")
 FAULTS = [
     # products with fp16 sums
     (HALF, "gemm_kernel.h", "second half of a slice is lost", "mma_half(sum, fa[1][i], fb[1] + 2 * n);", ""),
@@ -98,6 +99,23 @@ FAULTS = [
     (WGMMA, "gemm_wgmma_kernel.h", "every split starts at 0", "from = split * each < all ? split * each : all;", "from = 0;"),
     (WGMMA, "gemm_wgmma_kernel.h", "rows beyond m are stored", "if (row_m >= g.m) continue;", ""),
     (WGMMA, "gemm_wgmma_kernel.h", "a gate is its value", "&sums[4 * j + 4 + 2 * half]", "&sums[4 * j + 2 * half]"),
+    # attention of compute capability 9.0
+    (FLASH90, "attention_wgmma_kernel.h", "K is not waited for", "phase_wait(room.k_full + 8 * stage, round >> 1 & 1);", ""),
+    (FLASH90, "attention_wgmma_kernel.h", "V is not waited for", "phase_wait(room.v_full + 8 * stage, round >> 1 & 1);", ""),
+    (FLASH90, "attention_wgmma_kernel.h", "the phase of V turns every tile", "phase_wait(room.v_full + 8 * stage, round >> 1 & 1);", "phase_wait(room.v_full + 8 * stage, round & 1);"),
+    (FLASH90, "attention_wgmma_kernel.h", "next K over the K in use", "phase_wait(room.k_empty + 8 * stage, parity ^ 1);", ""),
+    (FLASH90, "attention_wgmma_kernel.h", "V is given back while it is read", "group_wait<0>();\n            registers_hold(y);", "registers_hold(y);"),
+    (FLASH90, "attention_wgmma_kernel.h", "scores are read before they are there", "group_wait<1>();", "group_wait<2>();"),
+    (FLASH90, "attention_wgmma_kernel.h", "no fence at all", "group_fence();", ""),
+    (FLASH90, "attention_wgmma_kernel.h", "the second panel of K is the first", "matrix_rows(k + step / 4 * S::panel + step % 4 * 32)", "matrix_rows(k + step % 4 * 32)"),
+    (FLASH90, "attention_wgmma_kernel.h", "wrong step between V's panels", "matrix_columns(v + step * 16 * 128, S::panel)", "matrix_columns(v + step * 16 * 128, S::panel / 2)"),
+    (FLASH90, "attention_wgmma_kernel.h", "both groups have the same queries", "q = room.q + 64 * 128 * group,", "q = room.q,"),
+    (FLASH90, "attention_wgmma_kernel.h", "keys beyond the last", "at >= lk || ", ""),
+    (FLASH90, "attention_wgmma_kernel.h", "causal mask of the upper rows for all", "at > row + i / 2 % 2 * 8", "at > row"),
+    (FLASH90, "attention_wgmma_kernel.h", "the sum is not rescaled", "sum[half] * shrink[half] + part", "sum[half] + part"),
+    (FLASH90, "attention_wgmma_kernel.h", "y shrinks by the other row", "y[i] *= shrink[i / 2 % 2]", "y[i] *= shrink[i % 2]"),
+    (FLASH90, "attention_wgmma_kernel.h", "queries beyond the last are stored", "if (at >= lq) continue;", ""),
+    (FLASH90, "attention_wgmma_kernel.h", "heads and images turned", "head, first, image);", "image, first, head);"),
     # attention
     (FLASH, "attention_kernel.h", "no barrier before K is read", "        block_sync(); /* K has", "        /* K has"),
     (FLASH, "attention_kernel.h", "no barrier before V is read", "        block_sync(); /* V has", "        /* V has"),

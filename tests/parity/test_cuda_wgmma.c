@@ -1,5 +1,6 @@
-/* The products of compute capability 9.0 (wgmma, bulk copies) in the emulator against plain loops: every
+/* The products and the attention of compute capability 9.0 (wgmma, bulk copies) in the emulator against plain loops: every
  * tile, every epilogue, odd and even tails, rings that turn, blocks that take several tiles. */
+#include <math.h>
 #include <stdlib.h>
 
 #include "base/alloc.h"
@@ -199,6 +200,7 @@ static void convolutions(void **state)
         {2, 9, 5, 72, 24, 3, 2, 1, 1, 1, .epilogue = true},
         {2, 8, 6, 24, 16, 3, 2, 1, 1, 1},
         {1, 9, 8, 16, 16, 3, 2, 0, 1, 1}, /* the VAE's: padded below and right only */
+        {1, 40, 37, 8, 8, 3, 2, 1, 1, 1}, /* tiles that begin within a line */
         {2, 5, 4, 16, 24, 3, 1, 1, 2, 1, .epilogue = true},
         {1, 13, 11, 72, 168, 3, 1, 1, 2, 1},
         {1, 6, 6, 8, 8, 1, 1, 0, 1, 0, .epilogue = true},
@@ -236,6 +238,64 @@ static void counts(void **state)
     force(-1, 0);
     run_linear(DTYPE_F16, (struct linear_case){.m = 512, .k = 128, .out = 320});
     expect_wgmma(true);
+}
+
+/* ---- attention ---- */
+
+struct attention_case {
+    int64_t n, heads, lq, lk, d;
+    int64_t pad; /* elements between the rows of q, k, v, as in a fused QKV */
+    bool causal;
+};
+
+static void run_attention(enum dtype dtype, struct attention_case c)
+{
+    int64_t width = c.heads * c.d, ld = width + c.pad;
+    cuda_parity_case(&p, "attention by wgmma n %d heads %d lq %d lk %d d %d%s %s", (int)c.n,
+                     (int)c.heads, (int)c.lq, (int)c.lk, (int)c.d, c.causal ? " causal" : "",
+                     dtype_name(dtype));
+    emulator_count_reset();
+    struct operand *q = cuda_parity_random(&p, dtype, c.n * c.lq * ld, 1);
+    struct operand *k = cuda_parity_random(&p, dtype, c.n * c.lk * ld, 1);
+    struct operand *v = cuda_parity_random(&p, dtype, c.n * c.lk * ld, 1);
+    struct operand *y = cuda_parity_result(&p, dtype, c.n * c.lq * width);
+    struct operand *lse = cuda_parity_result(&p, DTYPE_F32, c.n * c.heads * c.lq);
+    CUDA_RUN(&p, attention, attention_args,
+             {.y = AT(y),
+              .q = AT(q),
+              .k = AT(k),
+              .v = AT(v),
+              .lse = AT(lse),
+              .n = c.n,
+              .heads = c.heads,
+              .lq = c.lq,
+              .lk = c.lk,
+              .d = c.d,
+              .ldq = ld,
+              .ldk = ld,
+              .ldv = ld,
+              .ldy = width,
+              .scale = 1 / sqrt((double)c.d),
+              .causal = c.causal,
+              .dtype = cuda_parity_dtype(y, side)});
+    cuda_parity_compare(&p, y, "y");
+    cuda_parity_compare_absolute(&p, lse, "log-sum-exp", 1e-5);
+    expect_wgmma(true);
+}
+
+static void attention(void **state)
+{
+    static const struct attention_case cases[] = {
+        {1, 2, 128, 128, 64, 0, false},   {2, 2, 129, 300, 64, 64, false},
+        {1, 1, 200, 77, 64, 0, false},    {1, 1, 64, 80, 64, 0, false},
+        {1, 2, 65, 81, 64, 0, false},     {1, 1, 70, 1, 64, 0, false},
+        {1, 1, 300, 300, 64, 0, true},    {2, 2, 77, 77, 64, 128, true},
+        {1, 3, 100, 130, 56, 0, false},   {1, 1, 130, 257, 128, 0, false},
+        {1, 2, 140, 140, 128, 384, true}, {2, 1, 64, 77, 128, 0, false},
+        {1, 2, 66, 700, 104, 0, false},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++)
+        for (int t = 0; t < 2; t++) run_attention(dtypes[t], cases[i]);
 }
 
 static void turned_off(void **state)
@@ -298,7 +358,7 @@ int main(void)
         cmocka_unit_test(selftest_notices), cmocka_unit_test(counts),
         cmocka_unit_test(each_tile),        cmocka_unit_test(shapes),
         cmocka_unit_test(tiles_in_turn),    cmocka_unit_test(convolutions),
-        cmocka_unit_test(turned_off),
+        cmocka_unit_test(attention),        cmocka_unit_test(turned_off),
     };
     return cuda_parity_main_on(runs, COUNT_OF(runs), "cuda_wgmma", tests, COUNT_OF(tests), &p);
 }

@@ -166,6 +166,7 @@ static void wait_turn()
     struct lane *l = current();
     set_ready(l, false);
     int next = pick();
+    if (next == machine.running) return; /* a copy that arrived just now has woken it */
     if (next < 0)
         fiber_switch(&l->fiber, &machine.scheduler);
     else

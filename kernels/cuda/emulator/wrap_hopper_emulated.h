@@ -74,6 +74,9 @@ template <int N> DEVICE void group_wait(HERE)
 template <int COUNT> DEVICE void registers_hold(float (&)[COUNT])
 {
 }
+template <int STEPS> DEVICE void registers_hold(uint32_t (&)[STEPS][4])
+{
+}
 template <int COUNT> DEVICE void registers_give(HERE)
 {
     emulated_registers(COUNT, AT);

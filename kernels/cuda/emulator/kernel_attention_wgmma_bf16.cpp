@@ -1,0 +1,1 @@
+#include "kernels/cuda/attention_wgmma_bf16.cu"

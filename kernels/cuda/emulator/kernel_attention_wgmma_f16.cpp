@@ -1,0 +1,1 @@
+#include "kernels/cuda/attention_wgmma_f16.cu"
