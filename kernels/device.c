@@ -108,6 +108,13 @@ int device_open(struct device **device, const char *name, struct error *err)
                      name);
 }
 
+int device_twin(struct device *device, struct device **twin, struct error *err)
+{
+    if (!device->twin)
+        return error_set(err, ERR_UNSUPPORTED, "device %s has one handle only", device->name);
+    return device->twin(device, twin, err);
+}
+
 void device_close(struct device *device)
 {
     if (device) device->close(device);

@@ -3,7 +3,7 @@
  *
  * Place    kiln-engine and the local commands, before any weight is loaded.
  * Owner    device_open / device_close; one thread uses a device at a time (the CPU device has a
- *          thread pool of its own below).
+ *          thread pool of its own below). A second thread takes a twin.
  * Failure  ERR_INVALID for a name that is none; ERR_NOT_FOUND / ERR_UNSUPPORTED with a sentence
  *          for CUDA without plug-in, driver or GPU, or with a driver too old.
  *
@@ -27,6 +27,8 @@ struct device_recorder {
     void (*free)(struct device *d, void *recording);
 };
 
+struct pass_memory;
+
 struct device {
     const struct kernels *kernels;
     char name[64];            /* "cpu" */
@@ -40,6 +42,21 @@ struct device {
     uint64_t moves;           /* rises when memory that a recording may know was given back */
     const struct device_recorder *recorder;                                /* NULL: cannot record */
     int (*free_bytes)(struct device *d, size_t *bytes, struct error *err); /* NULL: not known */
+    /* Weights come to the device when they are first used, out of a pool (weight_pool.h), and while
+     * others are computed with. Else they are packed when a model is opened. */
+    bool fetches;
+    /* A second handle of the same device for another thread: what one has packed and allocated is good
+     * for the other, and its work gives way to the first one's. Called, used and closed by that thread.
+     * NULL: none. */
+    int (*twin)(struct device *first, struct device **twin, struct error *err);
+    /* Asked between pieces of what takes long (packing, uploads); true: ERR_CANCELED. May be NULL. */
+    bool (*canceled)(void *context);
+    void *canceled_context;
+    /* Asked when there is no memory left, before saying so: the owner gives back what nobody needs now;
+     * false: nothing was left to give. May be NULL. */
+    bool (*relief)(void *context);
+    void *relief_context;
+    struct pass_memory *shared[2]; /* tensor/pass_memory.h's, while somebody has them */
     /* What the device reaches with nothing but multiply-adds and nothing but copies (TFLOP/s, GB/s);
      * NULL where nobody measures it. */
     int (*peak)(struct device *d, double *tflops, double *gigabytes, struct error *err);
@@ -48,5 +65,10 @@ struct device {
 
 int device_open(struct device **device, const char *name, struct error *err);
 void device_close(struct device *device);
+int device_twin(struct device *device, struct device **twin, struct error *err);
+static inline bool device_canceled(const struct device *d)
+{
+    return d->canceled && d->canceled(d->canceled_context);
+}
 
 #endif

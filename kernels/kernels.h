@@ -61,9 +61,11 @@ struct kernel_weight {
         eight_bits; /* a device with device.eight_bits may round it and what it is multiplied with to 8 bits */
     bool mapped; /* data lies in a read-only mapping of a file: who keeps a form of its own may tell
                   * the kernel that the pages are not needed */
+    bool gated; /* only ever asked for by linear_geglu, while no adapter sits on it */
     uint64_t version;
     void *packed;
     uint64_t packed_version;
+    struct weight_pool *pool; /* where packed forms lie, on a device that fetches; NULL: each its own */
 };
 
 static inline const void *kernel_weight_vector(const struct kernel_weight *w)

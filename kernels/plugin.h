@@ -18,7 +18,7 @@ struct plugin_abi {
     uint32_t version, table_bytes, device_bytes, args_bytes;
 };
 
-#define PLUGIN_VERSION 2
+#define PLUGIN_VERSION 3
 /* sizes of the table, of the device and of all arguments together */
 #define PLUGIN_ARGS_SIZE(name, args) +sizeof(struct args)
 #define PLUGIN_ABI                                                                                 \

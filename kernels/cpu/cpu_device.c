@@ -338,6 +338,13 @@ static void cpu_model(char *name, size_t room)
     if (f) fclose(f);
 }
 
+static int cpu_twin(struct device *first, struct device **twin, struct error *err)
+{
+    int rc = cpu_device_open(twin, "1", err);
+    if (!rc) (*twin)->default_dtype = first->default_dtype;
+    return rc;
+}
+
 int cpu_device_open(struct device **device, const char *options, struct error *err)
 {
     int64_t threads = 0;
@@ -353,6 +360,7 @@ int cpu_device_open(struct device **device, const char *options, struct error *e
     struct cpu_state *s = alloc_zero(1, sizeof *s);
     d->state = s;
     d->close = cpu_device_close;
+    d->twin = cpu_twin;
     s->table = path->table;
     s->pack_forward = path->pack_forward;
     s->peak_loop = path->peak_loop;

@@ -15,12 +15,28 @@
 #include "kernels/cuda/tuner.h"
 #include "kernels/device.h"
 
+/* cuda_send.c: weights on their way */
+#define SENDING_BYTES ((size_t)8 << 20)  /* of each pinned buffer */
+#define LANDING_BYTES ((size_t)16 << 20) /* of each landing place, while weights fit by pieces */
+struct cuda_sending {
+    char *buffer[2]; /* pinned; made with the first weight */
+    int turn;
+    size_t filled; /* of the buffer whose turn it is */
+    struct cuda_landing {
+        void *memory;
+        size_t bytes;
+    } landing[2];
+    int landing_turn;
+    uint64_t bytes; /* sent so far */
+};
+
 struct cuda_state {
     struct runtime runtime;
     void *scratch; /* of the call in flight; grows */
     size_t scratch_bytes;
     char *staging[2]; /* pinned, for uploads and downloads */
     int staging_turn;
+    struct cuda_sending sending;
     struct tuner *tuner; /* NULL: shipped rules only */
     struct cuda_library library[TUNER_KIND_COUNT];
     bool libraries_asked;
@@ -47,6 +63,19 @@ extern const struct device_recorder cuda_recorder; /* cuda_record.c */
 /* Device memory until the next call that asks for scratch. */
 int cuda_scratch(struct device *d, void **memory, size_t bytes, struct error *err);
 int cuda_upload(struct device *d, void *to, const void *from_host, size_t bytes, struct error *err);
+
+/* Beside the work; `to` is memory that nothing on the device uses. The caller's bytes are free again at the
+ * return. What is asked of the device after cuda_sent finds them there. ERR_CANCELED when the device is
+ * told to stop. */
+int cuda_send(struct device *d, void *to, const void *from_host, size_t bytes, struct error *err);
+int cuda_sent(struct device *d, struct error *err);
+/* Sent to a place that is good for what is asked of the device before cuda_landed. */
+int cuda_land(struct device *d, const void **at, const void *from_host, size_t bytes,
+              struct error *err);
+int cuda_landed(struct device *d, struct error *err);
+bool cuda_sending_trim(
+    struct device *d); /* gives the landing places back; false: there were none */
+void cuda_sending_close(struct device *d);
 
 /* A packed weight of rank 2 or 4: [out][kh][kw][c] in the activation dtype, and on demand the four
  * phases of an enlarging 3x3 convolution. */

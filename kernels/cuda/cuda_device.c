@@ -14,6 +14,9 @@ static int device_alloc(struct device *d, void **memory, size_t bytes, struct er
     struct cuda_state *s = cuda_state(d);
     if (s->recording) return cuda_refuse_recording(d, "memory", err);
     int code = runtime_alloc(&s->runtime, memory, bytes);
+    while (code == RUNTIME_NO_MEMORY &&
+           (cuda_sending_trim(d) || (d->relief && d->relief(d->relief_context))))
+        code = runtime_alloc(&s->runtime, memory, bytes);
     if (code == 0) return 0;
     int rc = runtime_check(code, "memory", err);
     size_t left = 0;
@@ -121,12 +124,61 @@ static void cuda_device_close(struct device *d)
 {
     struct cuda_state *s = cuda_state(d);
     cuda_tune_close(d);
+    cuda_sending_close(d);
     for (int i = 0; i < 2; i++)
         if (s->staging[i]) runtime_free_pinned(&s->runtime, s->staging[i]);
     if (s->scratch) runtime_free(&s->runtime, s->scratch);
     runtime_close(&s->runtime);
     free(s);
     free(d);
+}
+
+/* What the two kinds of handles share. */
+static struct device *handle_new(struct cuda_state *s)
+{
+    struct device *d = alloc_zero(1, sizeof *d);
+    s->forced_tile = -1;
+    d->state = s;
+    d->kernels = &cuda_kernels;
+    d->close = cuda_device_close;
+    d->fetches = true;
+    d->default_dtype = DTYPE_F16;
+    d->memory_bytes = s->runtime.memory_bytes;
+    d->free_bytes = device_free_bytes;
+    snprintf(d->driver, sizeof d->driver, "CUDA %d.%d", s->runtime.driver / 1000,
+             s->runtime.driver % 1000 / 10);
+    snprintf(d->name, sizeof d->name, "cuda:%d", s->runtime.device);
+    snprintf(d->label, sizeof d->label, "%.80s, sm_%d", s->runtime.label, s->runtime.capability);
+    return d;
+}
+
+static int open_staging(struct cuda_state *s, struct error *err)
+{
+    int code = 0;
+    for (int i = 0; i < 2 && !code; i++) {
+        void *memory;
+        code = runtime_alloc_pinned(&s->runtime, &memory, STAGING_BYTES);
+        if (!code) s->staging[i] = memory;
+    }
+    return runtime_check(code, "pinned memory", err);
+}
+
+/* Loads models; measures and records nothing. */
+static int cuda_twin(struct device *first, struct device **twin, struct error *err)
+{
+    struct cuda_state *s = alloc_zero(1, sizeof *s);
+    int rc = runtime_twin(&s->runtime, &cuda_state(first)->runtime, err);
+    if (rc) {
+        free(s);
+        return rc;
+    }
+    struct device *d = handle_new(s);
+    rc = open_staging(s, err);
+    if (rc)
+        cuda_device_close(d);
+    else
+        *twin = d;
+    return rc;
 }
 
 extern const struct plugin_abi kiln_plugin_abi;
@@ -139,35 +191,17 @@ PLUGIN_EXPORT int cuda_device_open(struct device **device, const char *options, 
         return error_set(err, ERR_INVALID, "device cuda:%s: a number of 0 to 255 is wanted",
                          options);
     struct cuda_state *s = alloc_zero(1, sizeof *s);
-    struct device *d = alloc_zero(1, sizeof *d);
     int rc = runtime_open(&s->runtime, (int)index, err);
     if (rc) {
         free(s);
-        free(d);
         return rc;
     }
-    s->forced_tile = -1;
-    d->state = s;
-    d->kernels = &cuda_kernels;
-    d->close = cuda_device_close;
+    struct device *d = handle_new(s);
     d->peak = cuda_peak;
-    d->default_dtype = DTYPE_F16;
-    d->memory_bytes = s->runtime.memory_bytes;
-    d->free_bytes = device_free_bytes;
+    d->twin = cuda_twin;
     const char *graphs = getenv("KILN_CUDA_GRAPHS");
     if (!graphs || strcmp(graphs, "0") != 0) d->recorder = &cuda_recorder;
-    snprintf(d->driver, sizeof d->driver, "CUDA %d.%d", s->runtime.driver / 1000,
-             s->runtime.driver % 1000 / 10);
-    snprintf(d->name, sizeof d->name, "cuda:%d", (int)index);
-    snprintf(d->label, sizeof d->label, "%.80s, sm_%d", s->runtime.label, s->runtime.capability);
-    for (int i = 0; i < 2 && !rc; i++) {
-        void *memory;
-        int code = runtime_alloc_pinned(&s->runtime, &memory, STAGING_BYTES);
-        if (!code)
-            s->staging[i] = memory;
-        else
-            rc = runtime_check(code, "pinned memory", err);
-    }
+    rc = open_staging(s, err);
     if (!rc) rc = cuda_selftest(d, err);
     if (!rc) cuda_tune_open(d);
     if (rc) {

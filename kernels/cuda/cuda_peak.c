@@ -1,7 +1,7 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/peak.h"
 
-enum { EVENT_FROM = 4, EVENT_TO = 5, TRIES = 5 };
+enum { EVENT_FROM = EVENT_PEAK, EVENT_TO = EVENT_PEAK + 1, TRIES = 5 };
 
 /* The best of some tries, in milliseconds. */
 #define BEST_OF(best, launch)                                                                      \

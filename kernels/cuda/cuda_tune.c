@@ -14,8 +14,8 @@
 
 #define CANDIDATES_MAX 14
 #define OWN_MAX 12 /* compute capability 9.0 has two kinds of tiles */
-#define EVENT_FROM (RUNTIME_EVENTS - 2) /* nobody else records these two */
-#define EVENT_TO (RUNTIME_EVENTS - 1)
+#define EVENT_FROM EVENT_TUNING
+#define EVENT_TO (EVENT_TUNING + 1)
 #define ROUNDS 4
 
 static struct tuner_key key_of(const struct gemm_args *g, bool transposed, enum dtype dtype,

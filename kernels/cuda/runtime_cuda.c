@@ -25,6 +25,27 @@ static int no_device(cudaError_t code, struct error *err)
     }
 }
 
+static int open_streams(struct runtime *r, bool aside, struct error *err)
+{
+    int least = 0, greatest = 0;
+    cudaStream_t stream = NULL, copies = NULL;
+    cudaError_t rc = cudaSetDevice(r->device);
+    if (!rc) rc = cudaDeviceGetStreamPriorityRange(&least, &greatest);
+    if (!rc)
+        rc = cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, aside ? least : greatest);
+    if (!rc) rc = cudaStreamCreateWithPriority(&copies, cudaStreamNonBlocking, least);
+    r->stream = stream;
+    r->copies = copies;
+    for (int i = 0; i < RUNTIME_EVENTS && !rc; i++) {
+        cudaEvent_t event = NULL;
+        rc = cudaEventCreate(&event);
+        r->events[i] = event;
+    }
+    if (!rc) return 0;
+    return error_set(err, ERR_DEVICE, "device cuda:%d: %s: %s", r->device, r->label,
+                     cudaGetErrorString(rc));
+}
+
 int runtime_open(struct runtime *r, int index, struct error *err)
 {
     int count = 0;
@@ -53,27 +74,24 @@ int runtime_open(struct runtime *r, int index, struct error *err)
     if (opened.capability == 75 && strstr(opened.label, "GTX 16"))
         return error_set(err, ERR_UNSUPPORTED, "device cuda:%d: %s has no tensor cores", index,
                          opened.label);
-    cudaStream_t stream;
-    if ((rc = cudaSetDevice(index)) != cudaSuccess ||
-        (rc = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking)) != cudaSuccess)
-        return error_set(err, ERR_DEVICE, "device cuda:%d: %s: %s", index, opened.label,
-                         cudaGetErrorString(rc));
-    opened.stream = stream;
-    for (int i = 0; i < RUNTIME_EVENTS; i++) {
-        cudaEvent_t event;
-        rc = cudaEventCreate(&event);
-        if (rc != cudaSuccess)
-            return error_set(err, ERR_DEVICE, "device cuda:%d: %s", index, cudaGetErrorString(rc));
-        opened.events[i] = event;
-    }
-    *r = opened;
-    return 0;
+    int code = open_streams(&opened, false, err);
+    if (!code) *r = opened;
+    return code;
+}
+
+int runtime_twin(struct runtime *r, const struct runtime *first, struct error *err)
+{
+    struct runtime opened = *first;
+    int code = open_streams(&opened, true, err);
+    if (!code) *r = opened;
+    return code;
 }
 
 void runtime_close(struct runtime *r)
 {
     if (r->lost) return;
     for (int i = 0; i < RUNTIME_EVENTS; i++) cudaEventDestroy(r->events[i]);
+    cudaStreamDestroy(r->copies);
     cudaStreamDestroy(r->stream);
 }
 
@@ -122,6 +140,26 @@ int runtime_clear(struct runtime *r, void *memory, size_t bytes)
 int runtime_event_record(struct runtime *r, int event)
 {
     return (int)cudaEventRecord(r->events[event], r->stream);
+}
+
+int runtime_send(struct runtime *r, void *to, const void *from, size_t bytes)
+{
+    return (int)cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, r->copies);
+}
+
+int runtime_send_record(struct runtime *r, int event)
+{
+    return (int)cudaEventRecord(r->events[event], r->copies);
+}
+
+int runtime_send_after(struct runtime *r, int event)
+{
+    return (int)cudaStreamWaitEvent(r->copies, r->events[event], 0);
+}
+
+int runtime_work_after(struct runtime *r, int event)
+{
+    return (int)cudaStreamWaitEvent(r->stream, r->events[event], 0);
 }
 
 static int query_event(struct runtime *r, int event)

@@ -64,6 +64,11 @@ static void plain_device_close(struct device *d)
     free(d);
 }
 
+static int plain_twin(struct device *first, struct device **twin, struct error *err)
+{
+    return plain_device_open(twin, err);
+}
+
 int plain_device_open(struct device **device, struct error *err)
 {
     struct device *d = alloc_zero(1, sizeof(*d));
@@ -73,6 +78,7 @@ int plain_device_open(struct device **device, struct error *err)
     d->default_dtype = DTYPE_REAL;
     d->host_memory = true;
     d->close = plain_device_close;
+    d->twin = plain_twin;
     *device = d;
     return 0;
 }

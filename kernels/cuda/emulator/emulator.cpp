@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fcntl.h>
+#include <mutex>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -58,8 +59,12 @@ static struct machine {
     struct lane *lanes;
     struct warp warp[max_threads / 32];
     uint64_t random;
-    uint64_t hang_at; /* launches from this one on never end; 0: none */
+    uint64_t hang_at;                            /* launches from this one on never end; 0: none */
+    uint64_t copies, copy_fail_at, copy_hang_at; /* of emulator_stream_copy; 0: none */
 } machine;
+
+/* a launch is whole before another thread's begins */
+static std::recursive_mutex machine_lock;
 
 struct emulated_place *emulated_here;
 float emulated_f16_table[65536];
@@ -570,13 +575,56 @@ void emulator_start_faults()
         machine.hang_at = number;
     else if (strncmp(fail, "memory:", 7) == 0)
         emulator_limit_memory((size_t)number << 20);
+    else if (strncmp(fail, "copy:", 5) == 0)
+        machine.copy_fail_at = number;
+    else if (strncmp(fail, "copyhang:", 9) == 0)
+        machine.copy_hang_at = number;
     else if (!machine.options.fail_at)
         machine.options.fail_at = number;
 }
 
 bool emulator_hangs()
 {
-    return machine.hang_at && machine.counts.launches >= machine.hang_at;
+    return (machine.hang_at && machine.counts.launches >= machine.hang_at) ||
+           (machine.copy_hang_at && machine.copies >= machine.copy_hang_at);
+}
+
+void emulator_lock()
+{
+    machine_lock.lock();
+}
+
+void emulator_unlock()
+{
+    machine_lock.unlock();
+}
+
+void emulator_fail_copies(uint64_t fail_at, uint64_t hang_at)
+{
+    machine.copies = 0;
+    machine.copy_fail_at = fail_at;
+    machine.copy_hang_at = hang_at;
+}
+
+int emulator_stream_copy(void *to, const void *from, size_t bytes)
+{
+    std::lock_guard<std::recursive_mutex> guard(machine_lock);
+    if (machine.failed) return 719;
+    machine.copies++;
+    if (emulator_hangs()) return 0;
+    if (machine.copy_fail_at && machine.copies >= machine.copy_fail_at) {
+        snprintf(machine.failure, sizeof machine.failure, "a broken copy, as was asked for");
+        machine.failed = true;
+        return 719;
+    }
+    if (!emulator_owns(to, bytes)) {
+        snprintf(machine.failure, sizeof machine.failure,
+                 "a copy of %zu bytes reached memory that was given back", bytes);
+        machine.failed = true;
+        return 700;
+    }
+    memcpy(to, from, bytes);
+    return 0;
 }
 
 static int start_machine()
@@ -607,6 +655,7 @@ int emulator_launch(const char *name, emulator_body body, const void *params, si
                     unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block,
                     size_t shared_bytes)
 {
+    std::lock_guard<std::recursive_mutex> guard(machine_lock);
     int rc = start_machine();
     if (rc) return rc;
     if (machine.failed) return 719;

@@ -4,7 +4,8 @@
  *
  * Place    below the emulated wrappers (wrap_emulated.h) and the emulated runtime; tests read the
  *          counters and the failure. Built for tests only.
- * Owner    one global machine, one OS thread.
+ * Owner    one global machine. Any thread: a launch, a copy, an allocation is whole before another
+ *          thread's begins. A capture is its thread's.
  * Failure  the first broken rule ends the launch and stays as emulator_failure() until cleared;
  *          every later launch is refused, as on a GPU after a sticky error.
  *
@@ -32,7 +33,8 @@ struct emulator_options {
     bool check_races;  /* shadow of shared memory */
     uint64_t fail_at;  /* this launch and all after it fail as a broken card's do; 0: none. Also
                           KILN_EMULATOR_FAIL=N, for programs; =hang:N: launches from N on never
-                          end; =memory:MIB: the card has so little. With KILN_EMULATOR_FAIL_ONCE=FILE
+                          end; =copy:N and =copyhang:N: the same of the copies of a stream of copies;
+                          =memory:MIB: the card has so little. With KILN_EMULATOR_FAIL_ONCE=FILE
                           only the process that can make FILE is struck */
     bool check_global; /* shadow of device memory (two blocks, one cell) */
 };
@@ -65,6 +67,14 @@ void emulator_clock_add(double ms);
 double emulator_clock(void);
 bool emulator_hangs(void);        /* a launch does not end */
 void emulator_start_faults(void); /* reads the two variables above, once */
+
+/* Held by the runtime around what takes more than one call. */
+void emulator_lock(void);
+void emulator_unlock(void);
+/* One copy of a stream of copies, when its turn has come; a CUDA error number. */
+int emulator_stream_copy(void *to, const void *from, size_t bytes);
+/* The copies from this one on fail, or never end; counted from now. 0: none */
+void emulator_fail_copies(uint64_t fail_at, uint64_t hang_at);
 
 /* Limits of the target, as cudaDeviceGetAttribute tells them. */
 size_t emulator_shared_limit(int target);

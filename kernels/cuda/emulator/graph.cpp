@@ -19,8 +19,8 @@ struct emulator_graph {
     std::vector<struct node> nodes;
 };
 
-static struct emulator_graph *capturing;
-static bool spoilt;
+static thread_local struct emulator_graph *capturing;
+static thread_local bool spoilt;
 
 void emulator_capture_begin()
 {

@@ -113,8 +113,20 @@ static bool blocks_checked;
 
 static const size_t guard = 256;
 
+struct machine_guard {
+    machine_guard()
+    {
+        emulator_lock();
+    }
+    ~machine_guard()
+    {
+        emulator_unlock();
+    }
+};
+
 void *emulator_alloc(size_t bytes)
 {
+    struct machine_guard alone;
     if (limit_bytes && allocated_bytes + bytes > limit_bytes) return nullptr;
     size_t rounded = (bytes + 255) / 256 * 256;
     uint8_t *memory = (uint8_t *)aligned_alloc(256, rounded + 2 * guard);
@@ -127,6 +139,7 @@ void *emulator_alloc(size_t bytes)
 
 void emulator_free(void *memory)
 {
+    struct machine_guard alone;
     for (size_t i = 0; i < allocations.size(); i++) {
         if (allocations[i].memory != memory) continue;
         allocated_bytes -= allocations[i].bytes;
@@ -140,6 +153,7 @@ void emulator_free(void *memory)
 
 size_t emulator_free_bytes(size_t of)
 {
+    struct machine_guard alone;
     size_t most = limit_bytes ? limit_bytes : of;
     return most > allocated_bytes ? most - allocated_bytes : 0;
 }
@@ -167,6 +181,7 @@ static struct allocation *find(const void *p, size_t bytes)
 
 bool emulator_owns(const void *p, size_t bytes)
 {
+    struct machine_guard alone;
     return find(p, bytes) != nullptr;
 }
 

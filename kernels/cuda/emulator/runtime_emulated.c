@@ -2,9 +2,91 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
 #include "base/str.h"
 #include "kernels/cuda/emulator/emulator.h"
 #include "kernels/cuda/runtime.h"
+
+/* The stream of copies: nothing moves before somebody waits for it, so that a buffer that is filled again
+ * too early, or a kernel that does not wait, is seen. Work is done when it is asked for. */
+struct copies {
+    struct copy {
+        struct copy *next;
+        void *to;
+        const void *from;
+        size_t bytes;
+        uint64_t number;
+    } * first, **last;
+    uint64_t asked;                    /* copies so far */
+    uint64_t recorded[RUNTIME_EVENTS]; /* how many an event covers; 0: it is the stream of work's */
+};
+
+static struct copies *copies_new(void)
+{
+    struct copies *c = alloc_zero(1, sizeof *c);
+    c->last = &c->first;
+    return c;
+}
+
+/* Does all that come before: number <= upto. */
+static int copies_run(struct copies *c, uint64_t upto)
+{
+    int code = 0;
+    while (c->first && c->first->number <= upto) {
+        struct copy *done = c->first;
+        int now = emulator_stream_copy(done->to, done->from, done->bytes);
+        if (!code) code = now;
+        c->first = done->next;
+        if (!c->first) c->last = &c->first;
+        free(done);
+    }
+    return code;
+}
+
+int runtime_send(struct runtime *r, void *to, const void *from, size_t bytes)
+{
+    struct copies *c = r->copies;
+    struct copy *copy = alloc_zero(1, sizeof *copy);
+    if (emulator_failure()) {
+        free(copy);
+        return 719;
+    }
+    *copy = (struct copy){NULL, to, from, bytes, ++c->asked};
+    *c->last = copy;
+    c->last = &copy->next;
+    return 0;
+}
+
+int runtime_send_record(struct runtime *r, int event)
+{
+    struct copies *c = r->copies;
+    c->recorded[event] = c->asked;
+    return 0;
+}
+
+int runtime_send_after(struct runtime *r, int event)
+{
+    return 0; /* the work that it stands for is done */
+}
+
+static int run_recorded(struct runtime *r, int event)
+{
+    struct copies *c = r->copies;
+    uint64_t upto = c->recorded[event];
+    return upto ? copies_run(c, upto) : 0;
+}
+
+int runtime_work_after(struct runtime *r, int event)
+{
+    return run_recorded(r, event);
+}
+
+int runtime_twin(struct runtime *r, const struct runtime *first, struct error *err)
+{
+    *r = *first;
+    r->copies = copies_new();
+    return 0;
+}
 
 int runtime_open(struct runtime *r, int index, struct error *err)
 {
@@ -21,12 +103,20 @@ int runtime_open(struct runtime *r, int index, struct error *err)
                           .patience_ms = runtime_patience_ms(),
                           .shared_limit = emulator_shared_limit(options.target),
                           .memory_bytes = (size_t)8 << 30};
+    r->copies = copies_new();
     str_copy(r->label, sizeof r->label, "emulated GPU");
     return 0;
 }
 
 void runtime_close(struct runtime *r)
 {
+    struct copies *c = r->copies;
+    while (c->first) {
+        struct copy *next = c->first->next;
+        free(c->first);
+        c->first = next;
+    }
+    free(c);
 }
 
 int runtime_alloc(struct runtime *r, void **memory, size_t bytes)
@@ -103,6 +193,8 @@ static double recorded_ms[RUNTIME_EVENTS];
 
 int runtime_event_record(struct runtime *r, int event)
 {
+    struct copies *c = r->copies;
+    c->recorded[event] = 0;
     recorded_ms[event] = emulator_clock();
     return 0;
 }
@@ -115,7 +207,9 @@ static int query(struct runtime *r, int event)
 
 int runtime_event_wait(struct runtime *r, int event)
 {
-    return emulator_capturing() ? refuse_capture() : runtime_wait(r, query, event);
+    if (emulator_capturing()) return refuse_capture();
+    int code = run_recorded(r, event);
+    return code ? code : runtime_wait(r, query, event);
 }
 
 int runtime_event_ms(struct runtime *r, int from, int to, float *ms)
