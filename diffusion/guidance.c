@@ -125,7 +125,7 @@ static int make_batch(struct guidance *g, struct guidance_batch *b, int n, struc
         memcpy(text + (size_t)i * each, c->context, each * sizeof *text);
         if (vector) vector_row(g, c, extra + i * vector);
     }
-    if (!g->context_open) pass_start(&g->context_pass, &m->context, m->dtype, NULL);
+    if (!g->context_open) pass_start(&g->context_pass, m->context, m->dtype, NULL);
     g->context_open = true;
     struct tensor t = pass_input(&g->context_pass, text, 3, TENSOR_DIM(batch, rows, width));
     struct tensor v = {0};
@@ -212,7 +212,7 @@ static uint64_t call_key(const struct call *call)
     key = record_key_tensor(key, call->out);
     key = record_key_tensor(key, call->time.sines);
     key = record_key_tensor(key, call->time.scale);
-    key = record_key_add(key, &m->memory.generation, sizeof m->memory.generation);
+    key = record_key_add(key, &m->memory->generation, sizeof m->memory->generation);
     key = record_key_add(key, &m->layers_changed, sizeof m->layers_changed);
     key = record_key_add(key, &m->unet.circular, sizeof m->unet.circular);
     key = context_key(key, &call->batch->context);
@@ -247,7 +247,7 @@ static int call_network(struct guidance *g, const float *x, int first, int n, do
     int rc = find_batch(g, &call.batch, n, err);
     if (rc) return rc;
     struct pass p;
-    pass_start(&p, &m->memory, m->dtype, NULL);
+    pass_start(&p, m->memory, m->dtype, NULL);
     p.canceled = g->canceled;
     p.canceled_context = g->canceled_context;
     call.x = pass_input(&p, g->in, 4, TENSOR_DIM(n, in, g->h, g->w));

@@ -283,6 +283,13 @@ void visit_linear(struct weight_visitor *v, struct layer *m, const char *ldm, co
     visit_layer(v, m, ldm, hf, (struct weight_site){.rank = 2, .dim = {out, in}}, bias);
 }
 
+void visit_gated(struct weight_visitor *v, struct layer *m, const char *ldm, const char *hf,
+                 int64_t out, int64_t in)
+{
+    visit_layer(v, m, ldm, hf, (struct weight_site){.rank = 2, .dim = {out, in}, .gated = true},
+                true);
+}
+
 void visit_conv(struct weight_visitor *v, struct layer *m, const char *ldm, const char *hf,
                 int64_t out, int64_t in, int kernel, bool bias)
 {

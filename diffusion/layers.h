@@ -95,6 +95,7 @@ struct weight_site {
     int64_t stacked_from[DIALECT_COUNT], stacked_of[DIALECT_COUNT];
     bool transposed[DIALECT_COUNT];
     bool optional;
+    bool gated;          /* value and gate rows of a GEGLU: kernel_weight.gated */
     struct layer *layer; /* set for a layer's w and b: the one that can carry adapters */
 };
 
@@ -121,6 +122,9 @@ void visit_norm(struct weight_visitor *v, struct norm *m, const char *ldm, const
                 int64_t channels);
 void visit_linear(struct weight_visitor *v, struct layer *m, const char *ldm, const char *hf,
                   int64_t out, int64_t in, bool bias);
+/* The linear of a GEGLU, with bias. */
+void visit_gated(struct weight_visitor *v, struct layer *m, const char *ldm, const char *hf,
+                 int64_t out, int64_t in);
 void visit_conv(struct weight_visitor *v, struct layer *m, const char *ldm, const char *hf,
                 int64_t out, int64_t in, int kernel, bool bias);
 /* A site made by hand (stacked, transposed, optional); names are relative to the open path. */

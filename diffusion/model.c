@@ -16,6 +16,7 @@
 #include "diffusion/model_json.h"
 #include "diffusion/text/clip_text.h"
 #include "diffusion/vae/taesd.h"
+#include "kernels/weight_pool.h"
 
 /* ---- finding things ---- */
 
@@ -77,6 +78,7 @@ int model_load_weights(struct model *m, void *part, model_visit visit, struct we
 int model_pack_weights(struct model *m, void *part, model_visit visit,
                        const struct weight_store *store, enum dtype activation, struct error *err)
 {
+    if (m->device->fetches) return 0;
     struct weight_packing packing = {m->device, store, activation};
     struct weight_visitor v = {.visit = weight_pack, .context = &packing, .err = err};
     visit(&v, part);
@@ -325,12 +327,13 @@ int model_open(struct model **model, struct device *device, const char *path, co
     struct model *m = alloc_zero(1, sizeof *m);
     m->device = device;
     str_copy(m->info.path, sizeof m->info.path, path);
-    pass_memory_init(&m->memory, device, 0);
-    pass_memory_init(&m->context, device, 0);
+    m->memory = pass_memory_get(device, PASS_STEPS);
+    m->context = pass_memory_get(device, PASS_CONTEXT);
     rc = choose_dtype(m, precision, err);
     if (!rc)
         rc = kind == FILE_FOLDER ? open_folder(m, path, vae_path, err)
                                  : open_file(m, path, vae_path, err);
+    if (!rc) rc = model_reserve(m, err);
     if (rc) {
         model_close(m);
         return rc;
@@ -358,8 +361,8 @@ void model_rest(struct model *m)
     struct weight_visitor v = {.visit = rest_one, .context = m};
     for (int i = 0; i < m->text.encoders; i++) clip_text_visit(&v, m->text.encoder[i]);
     vae_visit(&v, &m->vae);
-    pass_memory_trim(&m->memory);
-    pass_memory_trim(&m->context);
+    pass_memory_trim(m->memory);
+    pass_memory_trim(m->context);
 }
 
 void model_close(struct model *m)
@@ -372,13 +375,15 @@ void model_close(struct model *m)
     }
     if (m->loras) lora_set_release(m->loras);
     free(m->loras);
-    pass_memory_release(&m->memory);
-    pass_memory_release(&m->context);
+    pass_memory_put(m->memory);
+    pass_memory_put(m->context);
+    weight_pool_end(m->pool);
     unet_release(&m->unet, m->device);
     taesd_close(m->taesd);
     alpha_decoder_close(m->alpha);
     vae_release(&m->vae, m->device);
     model_close_text(m);
+    weight_pool_free(m->pool);
     for (int i = 0; i < m->store_count; i++) weight_store_close(m->stores[i]);
     free(m);
 }

@@ -54,9 +54,9 @@ struct model {
 
     bool zero_snr;
     struct noise_levels levels;
-    struct pass_memory memory;  /* of the network passes, reused from job to job */
-    struct pass_memory context; /* of what lives through one job */
-    size_t touched_bytes;       /* of `memory`, by the largest job so far: resident already */
+    struct pass_memory *memory;  /* of the network passes: the device's, reused from job to job */
+    struct pass_memory *context; /* of what lives through one job: the device's too */
+    struct weight_pool *pool;    /* of the weights, on a device that fetches them; or NULL */
 };
 
 /* The vocabulary and the text encoders (model_text.c). `folder` is the diffusers folder, or NULL for
@@ -80,6 +80,8 @@ char *model_component_file(const char *folder, const char *component, const char
 /* Gives back what only drawing needs: packed text encoders and VAE, and the passes' idle memory. All comes
  * again when it is used; training calls this once its latents and text states are cached. */
 void model_rest(struct model *m);
+/* model_fetch.c, once all parts are loaded: on a device that fetches weights, one reservation for all. */
+int model_reserve(struct model *m, struct error *err);
 /* Opens a store and keeps it until model_close. */
 int model_add_store(struct model *m, struct weight_store **store, const char *path,
                     struct error *err);

@@ -70,7 +70,7 @@ static void show_preview(struct run *run, const float *latent)
     struct pixels picture = {0};
     int w = run->latent_width, h = run->latent_height, f = vae_factor(&m->vae), rc = 1;
     float *rgb = m->taesd ? alloc_try((size_t)(w * f) * (size_t)(h * f), 3 * sizeof *rgb) : NULL;
-    if (rgb) rc = taesd_decode_picture(m->taesd, &m->memory, m->vae_dtype, latent, h, w, rgb, NULL);
+    if (rgb) rc = taesd_decode_picture(m->taesd, m->memory, m->vae_dtype, latent, h, w, rgb, NULL);
     if (!rc) rc = to_pixels(&picture, rgb, w * f, h * f, NULL);
     if (!rgb) rc = preview_linear(&picture, m->info.family, latent, w, h, NULL);
     if (!rc) run->hooks->preview(run->hooks->context, &picture);
@@ -285,7 +285,7 @@ int run_encode_picture(struct run *run, const float *rgb, int width, int height,
                          "%s: its VAE has no encoder, which a source image "
                          "needs",
                          m->info.path);
-    return vae_encode_picture(&m->vae, &m->memory, m->vae_dtype, vae_tile(run), rgb, 1, height,
+    return vae_encode_picture(&m->vae, m->memory, m->vae_dtype, vae_tile(run), rgb, 1, height,
                               width, latent, &run->result->peak_bytes, err);
 }
 
@@ -420,10 +420,10 @@ static int decode_one(struct run *run, const float *latent, float *rgb, struct e
     int tile = run->r->tiling ? 0 : vae_tile(run);
     enum dtype tries[2] = {m->vae_dtype, DTYPE_F32};
     if (m->taesd)
-        return taesd_decode_picture(m->taesd, &m->memory, m->vae_dtype, latent, h, w, rgb, err);
+        return taesd_decode_picture(m->taesd, m->memory, m->vae_dtype, latent, h, w, rgb, err);
     for (int i = 0; i < 2; i++) {
         if (i && tries[1] == tries[0]) break;
-        int rc = vae_decode_picture(&m->vae, &m->memory, tries[i], tile, latent, 1, h, w, rgb,
+        int rc = vae_decode_picture(&m->vae, m->memory, tries[i], tile, latent, 1, h, w, rgb,
                                     &run->result->peak_bytes, err);
         if (rc || all_finite(rgb, count)) return rc;
     }
@@ -491,8 +491,8 @@ static void limit_memory(struct model *m)
 {
     size_t left = m->device->host_memory ? free_memory_bytes() : SIZE_MAX;
     if (left == SIZE_MAX) return;
-    left += m->touched_bytes;
-    m->memory.limit_bytes = left > 2 * SPARE_BYTES ? left - SPARE_BYTES : SPARE_BYTES;
+    left += m->memory->peak_bytes; /* touched already */
+    m->memory->limit_bytes = left > 2 * SPARE_BYTES ? left - SPARE_BYTES : SPARE_BYTES;
 }
 
 static int run_once(const struct run *asked, bool lean, struct pipeline_result *result,
@@ -525,7 +525,6 @@ static int run_once(const struct run *asked, bool lean, struct pipeline_result *
         if (!rc) rc = decode(&run, latents, err);
     }
     free(latents);
-    if (made.peak_bytes > model->touched_bytes) model->touched_bytes = made.peak_bytes;
     release(&run);
     if (rc) {
         pipeline_result_release(&made);
@@ -539,9 +538,8 @@ static int run_once(const struct run *asked, bool lean, struct pipeline_result *
 static void make_room(struct model *m, const struct pipeline_hooks *hooks)
 {
     record_cache_release(&m->steps);
-    pass_memory_trim(&m->memory);
-    pass_memory_trim(&m->context);
-    m->touched_bytes = 0;
+    pass_memory_trim(m->memory);
+    pass_memory_trim(m->context);
     if (hooks && hooks->make_room) hooks->make_room(hooks->context);
 }
 

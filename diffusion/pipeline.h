@@ -33,6 +33,17 @@ struct model_info {
 int model_open(struct model **model, struct device *device, const char *path, const char *vae_path,
                enum precision precision, struct error *err);
 void model_close(struct model *model);
+/* What the files of a model hold, a file or a diffusers folder, as a guess at what it will take; 0: it
+ * cannot be read. */
+size_t model_file_bytes(const char *path);
+/* Brings all weights that would come when they are first used: to the device, or into the page cache. Slow;
+ * ERR_CANCELED when the device's `canceled` says so, and the model is as good as before. */
+int model_fetch(struct model *model, struct error *err);
+/* From one handle of a device to another (device_twin), whose thread calls this when the first one's thread
+ * has done its last: nothing of the model is in use. */
+void model_move(struct model *model, struct device *to);
+size_t
+model_device_bytes(const struct model *model); /* that closing it gives back, without passes */
 const struct model_info *model_info(const struct model *model);
 
 enum pipeline_phase { PHASE_LOAD, PHASE_TEXT, PHASE_SAMPLE, PHASE_DECODE, PHASE_COUNT };

@@ -178,7 +178,7 @@ int run_encode_side(struct run *run, struct conditioning *c, const char *prompt,
                              .clip_skip = run->r->clip_skip,
                              .embeddings = run->embeddings,
                              .embedding_count = run->embedding_count};
-    int rc = conditioning_encode(c, &run->m->text, &t, &run->m->memory, run->m->dtype, err);
+    int rc = conditioning_encode(c, &run->m->text, &t, run->m->memory, run->m->dtype, err);
     if (!rc && c->unknown_embeddings)
         run_note(run, "ti:download_failed:%s\tno embedding of this name was given", c->unknown);
     return rc;

@@ -294,6 +294,7 @@ static int take(struct weight_loading *l, struct weight *w, const struct weight_
     }
     w->name = e->name;
     w->k = (struct kernel_weight){.data = ready, .dtype = to, .rank = site->rank};
+    w->k.gated = site->gated && site->rank == 2;
     w->k.mapped = mapped(l->store, ready, (size_t)count * dtype_bytes(to));
     for (int i = 0; i < site->rank; i++) w->k.dim[i] = site->dim[i];
     l->bytes += (size_t)count * size;
@@ -381,11 +382,41 @@ void weight_store_forget_pages(const struct weight_store *s, const void *data, s
     if (to > from) madvise((void *)from, to - from, MADV_DONTNEED);
 }
 
+#define WARM_PIECE ((size_t)4 << 20)
+
+/* Without changing what the pages hold: populated by the kernel (Linux 5.14), or touched one by one. */
+static bool warm(const uint8_t *map, size_t bytes, bool (*canceled)(void *context), void *context)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    bool populates = true;
+    for (size_t at = 0; map && at < bytes; at += WARM_PIECE) {
+        size_t part = bytes - at < WARM_PIECE ? bytes - at : WARM_PIECE;
+        if (canceled && canceled(context)) return false;
+#ifdef MADV_POPULATE_READ
+        if (populates) populates = madvise((void *)(map + at), part, MADV_POPULATE_READ) == 0;
+#else
+        populates = false;
+#endif
+        for (size_t i = 0; !populates && i < part; i += page)
+            (void)*(const volatile uint8_t *)(map + at + i);
+    }
+    return true;
+}
+
+bool weight_store_warm(const struct weight_store *s, bool (*canceled)(void *context), void *context)
+{
+    bool all = warm(s->onnx.map, s->onnx.map_bytes, canceled, context);
+    for (size_t i = 0; all && i < s->file_count; i++)
+        all = warm(s->files[i].map, s->files[i].map_bytes, canceled, context);
+    return all && (!s->pickled || warm(s->pickle.map, s->pickle.map_bytes, canceled, context));
+}
+
 int weight_pack(struct weight_visitor *v, struct weight *w, const struct weight_site *site,
                 struct error *err)
 {
     struct weight_packing *p = v->context;
     if (!site->layer || w != &site->layer->w || !weight_present(w)) return 0;
+    if (device_canceled(p->device)) return error_set(err, ERR_CANCELED, "not wanted any more");
     int rc = p->device->kernels->pack(p->device, &w->k, p->activation, err);
     if (rc) return error_wrap(err, rc, "preparing %s", site->name[DIALECT_LDM]);
     if (w->k.packed)

@@ -64,6 +64,10 @@ struct weight_packing {
 };
 int weight_pack(struct weight_visitor *v, struct weight *w, const struct weight_site *site,
                 struct error *err);
+/* Reads the mapped files into the page cache and this process's tables, piece by piece; false: it was told
+ * to stop. `canceled` may be NULL. */
+bool weight_store_warm(const struct weight_store *store, bool (*canceled)(void *context),
+                       void *context);
 /* Tells the kernel that these bytes of a mapped file will not be read soon (no effect on copies). */
 void weight_store_forget_pages(const struct weight_store *store, const void *data, size_t bytes);
 /* The reverse of packing: context is the struct device; packed forms go, the weights stay. */

@@ -264,6 +264,14 @@ void channel_done(struct channel *c, struct engine_msg *job)
     free(item);
 }
 
+bool channel_waiting(struct channel *c)
+{
+    pthread_mutex_lock(&c->lock);
+    bool waiting = c->queued > 0;
+    pthread_mutex_unlock(&c->lock);
+    return waiting;
+}
+
 bool channel_foresee(struct channel *c, uint64_t *seen, channel_wanted wanted, void *context)
 {
     if (c->news == *seen) return false;

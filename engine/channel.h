@@ -68,6 +68,8 @@ int channel_gather(struct channel *c, struct engine_msg **taken, int most,
                    enum channel_look (*look)(void *context, const struct engine_msg *m),
                    void *context);
 
+bool channel_waiting(struct channel *c); /* is there another job? */
+
 /* Has the host taken this job back, or gone away? Also notes that the engine is alive. */
 bool channel_canceled(struct channel *c, const char *job_id);
 void channel_alive(struct channel *c);

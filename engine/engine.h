@@ -33,7 +33,12 @@ struct engine {
     struct finisher finisher;
     struct together together;
     struct nvml *nvml; /* NULL: nothing is known about the card */
+    uint64_t foreseen; /* news of the channel that were looked at */
 };
+
+/* Called between the steps of a job: what the next one needs is loaded beside it. `anew`: at its start, when
+ * what had no room before may have it now. */
+void engine_foresee(struct engine *e, bool anew);
 
 int serve_load(struct engine *e, const struct engine_msg *job);
 /* These take the job; its end may come later, from the finisher. */

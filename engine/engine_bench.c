@@ -76,7 +76,7 @@ static int bench_text(struct bench *b, const char *name, struct error *err)
     struct text_request r = {.prompt = "a small vase with a blue glaze on a wooden table"};
     struct conditioning c = {0};
     watch_start(&b->watch);
-    int rc = conditioning_encode(&c, &m->text, &r, &m->memory, m->dtype, err);
+    int rc = conditioning_encode(&c, &m->text, &r, m->memory, m->dtype, err);
     watch_stop(&b->watch, name);
     conditioning_release(&c);
     return rc;
@@ -107,7 +107,7 @@ static int bench_step(struct bench *b, const struct unet_context *context,
     int64_t side = b->o.size / vae_factor(&m->vae);
     struct pass p;
     watch_start(&b->watch);
-    pass_start(&p, &m->memory, m->dtype, NULL);
+    pass_start(&p, m->memory, m->dtype, NULL);
     if (times) p.times = times;
     struct tensor in = pass_input(&p, x, 4, TENSOR_DIM(1, side, side, c->in_channels));
     struct bench_call call = {m, context, {.steps = steps}, in, {0}};
@@ -136,7 +136,7 @@ static int bench_steps(struct bench *b, struct error *err)
     struct unet_context context;
     struct unet_steps steps = {0};
     const double time = 500;
-    pass_start(&fixed, &m->context, m->dtype, NULL);
+    pass_start(&fixed, m->context, m->dtype, NULL);
     struct tensor states = pass_input(&fixed, text, 3, TENSOR_DIM(2, 77, c->context));
     struct tensor extra = {0};
     if (c->vector) extra = pass_input(&fixed, vector, 2, TENSOR_DIM(2, c->vector));
@@ -166,8 +166,8 @@ static int bench_decode(struct bench *b, const char *name, struct error *err)
     float *picture = alloc_zero((size_t)(b->o.size * b->o.size * 3), sizeof *picture);
     size_t peak = 0;
     watch_start(&b->watch);
-    int rc = vae_decode_picture(&m->vae, &m->memory, m->vae_dtype, 0, latent, 1, side, side,
-                                picture, &peak, err);
+    int rc = vae_decode_picture(&m->vae, m->memory, m->vae_dtype, 0, latent, 1, side, side, picture,
+                                &peak, err);
     watch_stop(&b->watch, name);
     if (peak > b->pass_bytes) b->pass_bytes = peak;
     free(latent);

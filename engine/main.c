@@ -180,6 +180,10 @@ static int work(struct engine *e)
         }
         if (job) channel_done(&e->channel, job);
         if (rc == ERR_DEVICE) return ENGINE_EXIT_DEVICE;
+        if (e->models.lost.code) { /* this job was done, the next one cannot be */
+            channel_send_error(&e->channel, "", &e->models.lost, true);
+            return ENGINE_EXIT_DEVICE;
+        }
     }
     return 0;
 }

@@ -5,8 +5,12 @@
 
 #include "base/alloc.h"
 #include "base/data_path.h"
+#include "base/free_memory.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "kernels/device.h"
+
+static bool relieve(void *context);
 
 void models_init(struct models *m, struct device *device, enum precision precision,
                  size_t limit_bytes)
@@ -15,6 +19,9 @@ void models_init(struct models *m, struct device *device, enum precision precisi
     m->device = device;
     m->precision = precision;
     m->limit_bytes = limit_bytes;
+    loader_init(&m->loader, device);
+    device->relief = relieve;
+    device->relief_context = m;
 }
 
 static void close_slot(struct model_slot *s)
@@ -22,6 +29,15 @@ static void close_slot(struct model_slot *s)
     if (s->model) log_info("model.unloaded", "name=\"%s\"", s->name);
     model_close(s->model);
     s->model = NULL;
+    s->ahead = false;
+}
+
+static void stop_loading(struct models *m)
+{
+    if (!m->loading) return;
+    log_info("model.ahead", "name=\"%s\" text=\"given up\"", m->loading->name);
+    loader_stop(&m->loader);
+    m->loading = NULL;
 }
 
 static void release_slot(struct model_slot *s)
@@ -36,6 +52,8 @@ static void release_slot(struct model_slot *s)
 
 void models_release(struct models *m)
 {
+    stop_loading(m);
+    m->device->relief = NULL;
     for (int i = 0; i < m->count; i++) release_slot(&m->slot[i]);
     m->count = 0;
 }
@@ -88,6 +106,8 @@ int models_name(struct models *m, const char *name, const char *path, const char
     struct model_slot *s = find(m, name);
     char *resolved = resolve(path);
     if (s) {
+        if (m->loading == s) stop_loading(m);
+        if (m->current == s) m->current = NULL;
         release_slot(s);
     } else if (m->count == MODELS_MAX) {
         free(resolved);
@@ -107,50 +127,159 @@ static size_t resident_bytes(const struct models *m)
 {
     size_t sum = 0;
     for (int i = 0; i < m->count; i++)
-        if (m->slot[i].model) sum += model_info(m->slot[i].model)->weight_bytes;
+        if (m->slot[i].model) sum += model_device_bytes(m->slot[i].model);
     return sum;
 }
 
-/* Closes the least recently used model but `keep`; false when there is none. */
-static bool evict(struct models *m, const struct model_slot *keep)
+/* Closes the least recently used model but these; false when there is none. */
+static bool evict(struct models *m, const struct model_slot *keep, const struct model_slot *current)
 {
     struct model_slot *oldest = NULL;
     for (int i = 0; i < m->count; i++) {
         struct model_slot *s = &m->slot[i];
-        if (s->model && s != keep && (!oldest || s->used < oldest->used)) oldest = s;
+        if (!s->model || s == keep || s == current) continue;
+        if (!oldest || s->used < oldest->used) oldest = s;
     }
     if (!oldest) return false;
     close_slot(oldest);
     return true;
 }
 
+/* device.relief: in the middle of a job, or of loading. What was loaded ahead costs least. */
+static bool relieve(void *context)
+{
+    struct models *m = context;
+    if (m->loading) {
+        stop_loading(m);
+        return true;
+    }
+    for (int i = 0; i < m->count; i++)
+        if (m->slot[i].ahead && m->slot[i].model) {
+            close_slot(&m->slot[i]);
+            return true;
+        }
+    return evict(m, NULL, m->current);
+}
+
+/* ---- room ---- */
+
+#define HOST_SPARE ((size_t)256 << 20)
+#define CARD_SPARE_MOST ((size_t)1 << 30)
+
+/* On the CPU memory is lent without asking, and a process that takes too much is ended. */
+static bool host_has_room(const struct models *m, const struct model_slot *s)
+{
+    return !m->device->host_memory || free_memory_bytes() >= model_file_bytes(s->path) + HOST_SPARE;
+}
+
+/* Room for one more beside the model in use, which may still grow: idle ones may go for it, as they would
+ * when it is asked for. */
+static bool room_ahead(struct models *m, const struct model_slot *s)
+{
+    struct device *d = m->device;
+    size_t bytes = model_file_bytes(s->path), left = 0;
+    if (s->vae_path) bytes += model_file_bytes(s->vae_path);
+    if (!bytes) return false;
+    size_t used = m->current && m->current->model ? model_device_bytes(m->current->model) : 0;
+    if (m->limit_bytes && used + bytes > m->limit_bytes) return false;
+    while (m->limit_bytes && resident_bytes(m) + bytes > m->limit_bytes)
+        if (!evict(m, s, m->current)) return false;
+    if (d->host_memory) return free_memory_bytes() / 2 >= bytes + HOST_SPARE;
+    if (!d->free_bytes) return true;
+    size_t spare = d->memory_bytes / 16;
+    if (spare > CARD_SPARE_MOST) spare = CARD_SPARE_MOST;
+    while (d->free_bytes(d, &left, NULL) == 0 && left < bytes + spare)
+        if (!evict(m, s, m->current)) return false;
+    return left >= bytes + spare;
+}
+
+/* ---- loading ---- */
+
+static void now_resident(struct models *m, struct model_slot *s, bool ahead)
+{
+    const struct model_info *info = model_info(s->model);
+    s->used = ++m->uses;
+    s->ahead = ahead;
+    if (!s->hash.path) file_hash_start(&s->hash, s->path);
+    log_info("model.loaded", "name=\"%s\" family=\"%s\" mib=%zu seconds=%.2f ahead=%d", s->name,
+             family_people(info->family), info->weight_bytes >> 20, info->load_seconds, ahead);
+}
+
+static int take_ahead(struct models *m, struct error *err)
+{
+    struct model_slot *s = m->loading;
+    m->loading = NULL;
+    int rc = loader_take(&m->loader, &s->model, err);
+    if (rc == ERR_DEVICE && !m->lost.code) m->lost = *err;
+    if (rc)
+        log_info("model.ahead", "name=\"%s\" reason=\"%s\"", s->name, err->text);
+    else
+        now_resident(m, s, true);
+    return rc;
+}
+
 static int load(struct models *m, struct model_slot *s, struct error *err)
 {
     enum precision precision = s->precision == PRECISION_AUTO ? m->precision : s->precision;
     int rc;
+    m->current = NULL; /* its job is over */
+    while (!host_has_room(m, s) && evict(m, s, NULL)) continue;
     do {
         rc = model_open(&s->model, m->device, s->path, s->vae_path, precision, err);
-    } while (rc == ERR_NO_MEMORY && evict(m, s));
+    } while (rc == ERR_NO_MEMORY && evict(m, s, NULL));
     if (rc) return rc;
-    if (!s->hash.path) file_hash_start(&s->hash, s->path);
-    while (m->limit_bytes && resident_bytes(m) > m->limit_bytes && evict(m, s)) continue;
-    const struct model_info *info = model_info(s->model);
-    log_info("model.loaded", "name=\"%s\" family=\"%s\" mib=%zu seconds=%.2f", s->name,
-             family_people(info->family), info->weight_bytes >> 20, info->load_seconds);
+    now_resident(m, s, false);
+    while (m->limit_bytes && resident_bytes(m) > m->limit_bytes && evict(m, s, NULL)) continue;
     return 0;
 }
 
 int models_get(struct models *m, const char *name, struct model **model, struct error *err)
 {
     struct model_slot *s = find(m, name);
+    struct error ahead = {0};
     int rc = 0;
     if (!s) rc = models_name(m, name, name, NULL, PRECISION_AUTO, err);
     if (!rc && !s) s = find(m, name);
+    /* what went wrong beside the work may go right alone */
+    if (!rc && m->loading == s && take_ahead(m, &ahead) == ERR_DEVICE) {
+        if (err) *err = ahead;
+        rc = ERR_DEVICE;
+    }
     if (!rc && !s->model) rc = load(m, s, err);
     if (rc) return error_wrap(err, rc, "model %s", name);
     s->used = ++m->uses;
+    s->ahead = false;
+    m->current = s;
     *model = s->model;
     return 0;
+}
+
+bool models_resident(struct models *m, const char *name)
+{
+    const struct model_slot *s = find(m, name);
+    return s && s->model;
+}
+
+void models_foresee(struct models *m, const struct model_wish *wish)
+{
+    struct model_slot *s = find(m, wish->name);
+    struct error err = {0};
+    models_poll(m);
+    if (m->loading || m->lost.code || (s && s->model)) return;
+    int rc = models_name(m, wish->name, wish->path ? wish->path : wish->name, wish->vae_path,
+                         wish->precision, &err);
+    s = find(m, wish->name);
+    if (rc || !room_ahead(m, s)) return;
+    enum precision precision = s->precision == PRECISION_AUTO ? m->precision : s->precision;
+    rc = loader_start(&m->loader, s->path, s->vae_path, precision, &err);
+    if (!rc) m->loading = s;
+    if (rc) log_info("model.ahead", "name=\"%s\" reason=\"%s\"", s->name, err.text);
+}
+
+void models_poll(struct models *m)
+{
+    struct error err = {0};
+    if (m->loading && loader_state(&m->loader) == LOADER_DONE) take_ahead(m, &err);
 }
 
 const char *models_hash(struct models *m, const char *name, int wait)
@@ -161,12 +290,16 @@ const char *models_hash(struct models *m, const char *name, int wait)
 
 void models_make_room(struct models *m)
 {
+    stop_loading(m);
     for (int i = 0; i < m->count; i++)
-        if (m->slot[i].used != m->uses) close_slot(&m->slot[i]);
+        if (&m->slot[i] != m->current) close_slot(&m->slot[i]);
 }
 
 void models_unload(struct models *m, const char *name)
 {
     struct model_slot *s = find(m, name);
-    if (s) close_slot(s);
+    if (!s) return;
+    if (m->loading == s) stop_loading(m);
+    if (m->current == s) m->current = NULL;
+    close_slot(s);
 }

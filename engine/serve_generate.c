@@ -34,6 +34,8 @@ static void on_progress(void *context, const struct pipeline_progress *progress)
     struct generate *g = context;
     struct engine_msg m;
     channel_alive(&g->engine->channel);
+    if (progress->phase == PHASE_SAMPLE || progress->phase == PHASE_DECODE)
+        engine_foresee(g->engine, progress->phase == PHASE_SAMPLE && progress->step == 0);
     engine_msg_init(&m, ENGINE_PROGRESS, g->engine->channel.launch_id, "");
     m.progress.phase = phases[progress->phase];
     m.progress.step = progress->step;

@@ -14,6 +14,9 @@ static int load(struct engine *e, const struct engine_load *l, struct engine_loa
     int rc = models_name(&e->models, l->model, l->path, l->vae_path, precision, err);
     if (!rc) rc = models_get(&e->models, l->model, &model, err);
     if (rc) return rc;
+    /* with a job behind it the weights come while that one begins */
+    if (e->device->fetches && !channel_waiting(&e->channel)) rc = model_fetch(model, err);
+    if (rc) return rc;
     const struct model_info *info = model_info(model);
     loaded->model = l->model;
     loaded->family = family_name(info->family);

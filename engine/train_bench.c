@@ -98,7 +98,7 @@ static int forward_backward(struct training *t, struct op_times *times, struct e
     struct unet_context context = {0};
     struct pass p;
     float loss = 0;
-    pass_start(&p, &m->memory, m->dtype, t->tape);
+    pass_start(&p, m->memory, m->dtype, t->tape);
     p.times = times;
     struct tensor text = pass_input(&p, t->text, 3, TENSOR_DIM(1, 77, c->context)), vector = {0};
     if (c->vector) vector = pass_input(&p, t->vector, 2, TENSOR_DIM(1, c->vector));

@@ -46,7 +46,7 @@ struct device {
      * others are computed with. Else they are packed when a model is opened. */
     bool fetches;
     /* A second handle of the same device for another thread: what one has packed and allocated is good
-     * for the other, and its work gives way to the first one's. Called, used and closed by that thread.
+     * for the other, and its work gives way to the first one's. Called by that thread, closed after it.
      * NULL: none. */
     int (*twin)(struct device *first, struct device **twin, struct error *err);
     /* Asked between pieces of what takes long (packing, uploads); true: ERR_CANCELED. May be NULL. */

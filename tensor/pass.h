@@ -43,7 +43,9 @@ struct pass_memory {
     size_t reserved_bytes; /* chunks and blocks; address space on host memory */
     size_t used_bytes;     /* height of the stack */
     size_t block_bytes;    /* blocks in use */
-    uint64_t generation;   /* moves on when a later pass may take other addresses than before */
+    size_t peak_bytes; /* the largest height since the last trim: on host memory, what is touched */
+    uint64_t generation; /* moves on when a later pass may take other addresses than before */
+    int users;           /* of one that is shared; 0: its owner's alone */
 };
 
 void pass_memory_init(struct pass_memory *m, struct device *device, size_t limit_bytes);
@@ -51,15 +53,22 @@ void pass_memory_release(struct pass_memory *m);
 /* Between passes: gives memory that nobody uses back to the system. */
 void pass_memory_trim(struct pass_memory *m);
 
+/* One arena of a device for all its models: they take turns, so what one job grew the next one finds, and
+ * a device holds the largest plan once. PASS_CONTEXT is for what outlives network calls. Each get wants a
+ * put; the last gives all back. */
+enum pass_role { PASS_STEPS, PASS_CONTEXT };
+struct pass_memory *pass_memory_get(struct device *device, enum pass_role role);
+void pass_memory_put(struct pass_memory *m); /* NULL is fine */
+
 struct pass {
     struct device *device;
     const struct kernels *kernels; /* device->kernels */
     struct pass_memory *memory;
-    struct tape *tape; /* NULL in inference */
-    enum dtype dtype;  /* of activations */
+    struct tape *tape;             /* NULL in inference */
+    enum dtype dtype;              /* of activations */
     size_t base_bytes;             /* height of the memory's stack at the start */
     size_t used_bytes, peak_bytes; /* above it, gradients included in the peak */
-    int failed; /* 0 or the first ERR_* */
+    int failed;                    /* 0 or the first ERR_* */
     struct error error;
     /* Asked between ops when set; true cancels the pass (ERR_CANCELED). */
     bool (*canceled)(void *context);

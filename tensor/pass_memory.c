@@ -28,13 +28,21 @@ void pass_memory_init(struct pass_memory *m, struct device *device, size_t limit
     *m = (struct pass_memory){.device = device, .limit_bytes = limit_bytes};
 }
 
+/* Without a move of the device: recordings know a memory's addresses by its generation. */
+static void device_give(struct device *d, void *memory)
+{
+    uint64_t moves = d->moves;
+    d->kernels->free(d, memory);
+    d->moves = moves;
+}
+
 static void chunk_free(struct pass_memory *m, struct pass_chunk *c)
 {
     m->reserved_bytes -= c->bytes;
     if (m->device->host_memory)
         munmap(c->memory, c->bytes);
     else
-        m->device->kernels->free(m->device, c->memory);
+        device_give(m->device, c->memory);
     free(c);
 }
 
@@ -76,12 +84,34 @@ void pass_memory_trim(struct pass_memory *m)
 {
     idle_blocks_free(m);
     if (m->used_bytes) return;
+    m->peak_bytes = 0;
     if (!m->device->host_memory) {
         chunks_free(m);
         return;
     }
     for (struct pass_chunk *c = m->chunks; c; c = c->next)
         madvise(c->memory, c->bytes, MADV_DONTNEED);
+}
+
+struct pass_memory *pass_memory_get(struct device *device, enum pass_role role)
+{
+    struct pass_memory *m = device->shared[role];
+    if (!m) {
+        m = alloc_zero(1, sizeof *m);
+        pass_memory_init(m, device, 0);
+        device->shared[role] = m;
+    }
+    m->users++;
+    return m;
+}
+
+void pass_memory_put(struct pass_memory *m)
+{
+    if (!m || --m->users > 0) return;
+    for (size_t i = 0; i < COUNT_OF(m->device->shared); i++)
+        if (m->device->shared[i] == m) m->device->shared[i] = NULL;
+    pass_memory_release(m);
+    free(m);
 }
 
 /* Several device chunks become one of their whole size, so that the next pass wastes no tails. */
@@ -164,6 +194,7 @@ int pass_memory_push(struct pass_memory *m, void **memory, size_t bytes, struct 
             if (!within_limit(m, start + whole, m->block_bytes)) return over_limit(m, bytes, err);
             *memory = c->memory + (start - c->start);
             m->used_bytes = start + whole;
+            if (m->used_bytes > m->peak_bytes) m->peak_bytes = m->used_bytes;
             return 0;
         }
         if (m->limit_bytes && !within_limit(m, m->used_bytes + whole, m->block_bytes)) {

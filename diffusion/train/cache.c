@@ -40,7 +40,7 @@ static int text_of(struct cache *c, const char *caption, int *index, struct erro
     struct cached_text text = {.caption = alloc_string(caption)};
     int rc = take_ids(c, &text, err);
     if (!rc)
-        rc = conditioning_encode(&text.states, &c->model->text, &request, &c->model->memory,
+        rc = conditioning_encode(&text.states, &c->model->text, &request, c->model->memory,
                                  c->model->dtype, err);
     if (rc) {
         free(text.caption);
@@ -96,7 +96,7 @@ static float *encode(struct cache *c, const struct pixels *p, bool flip, struct 
                     1;
             }
     if (!rc)
-        rc = vae_encode_picture(&m->vae, &m->memory, m->vae_dtype, VAE_TILE_AUTO, picture, 1,
+        rc = vae_encode_picture(&m->vae, m->memory, m->vae_dtype, VAE_TILE_AUTO, picture, 1,
                                 p->height, p->width, planes, NULL, err);
     for (size_t i = 0; i < area && !rc; i++)
         for (size_t k = 0; k < channels; k++) latent[i * channels + k] = planes[k * area + i];

@@ -220,7 +220,7 @@ static int ask_unchanged(struct lora_run *r, struct micro *m, const struct drawn
     struct unet_context context = {0};
     struct pass p;
     branches_strength(&r->branches, 0);
-    pass_start(&p, &r->model->memory, r->model->dtype, NULL);
+    pass_start(&p, r->model->memory, r->model->dtype, NULL);
     struct tensor text = pass_input(&p, m->context + (size_t)(first * states->rows * states->width),
                                     3, TENSOR_DIM(n, states->rows, states->width));
     struct tensor vector = {0};
@@ -247,7 +247,7 @@ static int run_micro(struct lora_run *r, const struct micro *m, const struct dra
     struct unet_context context = {0};
     struct pass p;
     float value = 0;
-    pass_start(&p, &r->model->memory, r->model->dtype, r->tape);
+    pass_start(&p, r->model->memory, r->model->dtype, r->tape);
     struct tensor text, pooled = {0};
     if (r->o->lora.text)
         encode_under_tape(r, &p, drawn, m->n, &text, &pooled);

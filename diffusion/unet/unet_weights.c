@@ -128,7 +128,7 @@ static void visit_transformer(struct weight_visitor *v, struct unet_transformer 
         visit_norm(v, &b->norm2, "norm2", "norm2", w);
         visit_attention(v, &b->cross, "attn2", w, b->context);
         visit_norm(v, &b->norm3, "norm3", "norm3", w);
-        visit_linear(v, &b->up, "ff.net.0.proj", "ff.net.0.proj", 8 * w, w, true);
+        visit_gated(v, &b->up, "ff.net.0.proj", "ff.net.0.proj", 8 * w, w);
         visit_linear(v, &b->down, "ff.net.2", "ff.net.2", w, 4 * w, true);
         visit_close(v, mark);
     }

@@ -113,6 +113,11 @@ void taesd_close(struct taesd *t)
     free(t);
 }
 
+void taesd_move(struct taesd *t, struct device *to)
+{
+    if (t) t->device = to;
+}
+
 static struct tensor block(struct pass *p, struct taesd_block *b, struct tensor x)
 {
     struct fuse relu = {.act = ACT_RELU}, sum = {.add = x};

@@ -21,6 +21,8 @@ bool taesd_known(const struct weight_store *store);
 int taesd_open(struct taesd **t, struct device *device, struct weight_store *store,
                struct error *err);
 void taesd_close(struct taesd *t);
+void taesd_move(struct taesd *t,
+                struct device *to); /* to another handle of its device; NULL is fine */
 
 /* z [N,h,w,4] on the UNet's scale -> [N,8h,8w,3] in [-1,1] */
 struct tensor taesd_decode(struct pass *p, struct taesd *t, struct tensor z);

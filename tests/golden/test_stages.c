@@ -81,7 +81,7 @@ static void text_of(struct model *m, struct conditioning *c)
 {
     struct error err;
     struct text_request r = {.prompt = PROMPT, .rules = PROMPT_HORDE};
-    if (conditioning_encode(c, &m->text, &r, &m->memory, DTYPE_F32, &err)) fail_msg("%s", err.text);
+    if (conditioning_encode(c, &m->text, &r, m->memory, DTYPE_F32, &err)) fail_msg("%s", err.text);
 }
 
 static void conditioning_agrees(void **state)
@@ -105,7 +105,7 @@ static void one_network_call_agrees(void **state)
         struct unet_context context;
         struct pass p;
         text_of(m, &c);
-        pass_start(&p, &m->memory, DTYPE_F32, NULL);
+        pass_start(&p, m->memory, DTYPE_F32, NULL);
         struct tensor text = pass_input(&p, c.context, 3, TENSOR_DIM(1, c.rows, c.width)), v = {0};
         if (m->unet.config.vector) {
             float row[24 + 6 * 8];
@@ -127,10 +127,10 @@ static void vae_agrees(void **state)
     for (size_t i = 0; i < COUNT_OF(kinds); i++) {
         struct model *m = model_of(kinds[i]);
         struct pass p;
-        pass_start(&p, &m->memory, DTYPE_F32, NULL);
+        pass_start(&p, m->memory, DTYPE_F32, NULL);
         output(&p, kinds[i], "vae_out",
                vae_decode(&p, &m->vae, input(&p, stage(kinds[i], "vae_in"))));
-        pass_start(&p, &m->memory, DTYPE_F32, NULL);
+        pass_start(&p, m->memory, DTYPE_F32, NULL);
         output(&p, kinds[i], "vae_moments",
                vae_encode(&p, &m->vae, input(&p, stage(kinds[i], "vae_picture"))));
     }
@@ -154,9 +154,9 @@ static void tiles_agree_with_the_whole(void **state)
     for (int i = 0; i < 3; i++) {
         struct error err;
         double off = 0, norm = 0;
-        if (vae_decode_picture(&m->vae, &m->memory, DTYPE_F32, tiles[i], z, 1, H, W,
+        if (vae_decode_picture(&m->vae, m->memory, DTYPE_F32, tiles[i], z, 1, H, W,
                                i ? tiled : whole, NULL, &err) ||
-            vae_encode_picture(&m->vae, &m->memory, DTYPE_F32, tiles[i], whole, 1, 8 * H, 8 * W,
+            vae_encode_picture(&m->vae, m->memory, DTYPE_F32, tiles[i], whole, 1, 8 * H, 8 * W,
                                i ? again : back, NULL, &err))
             fail_msg("%s", err.text);
         if (!i) continue;

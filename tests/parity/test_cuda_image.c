@@ -111,7 +111,7 @@ static bool lean_plan(struct golden *g, const json_t *c)
     golden_request(g, &r, c);
     r.steps = 1;
     bool good = pipeline_run(m, &r, NULL, &first, &err) == 0;
-    pass_memory_trim(&m->memory);
+    pass_memory_trim(m->memory);
     struct kernels tight = *m->device->kernels;
     tight.alloc = no_memory_once;
     whole = m->device->kernels;
