@@ -273,7 +273,7 @@ void models_foresee(struct models *m, const struct model_wish *wish)
     enum precision precision = s->precision == PRECISION_AUTO ? m->precision : s->precision;
     rc = loader_start(&m->loader, s->path, s->vae_path, precision, &err);
     if (!rc) m->loading = s;
-    if (rc) log_info("model.ahead", "name=\"%s\" reason=\"%s\"", s->name, err.text);
+    log_info("model.ahead", "name=\"%s\" text=\"%s\"", s->name, rc ? err.text : "begun");
 }
 
 void models_poll(struct models *m)
