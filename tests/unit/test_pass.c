@@ -436,6 +436,42 @@ static void chunks_of_a_device_settle_into_one(void **state)
     pass_memory_release(&memory);
 }
 
+/* Models of a device take turns on one arena: what the first grew is there for the second, at the same
+ * addresses, and goes with the last. */
+static void one_arena_for_all(void **state)
+{
+    struct device far;
+    struct kernels table;
+    struct pass p;
+    remote_open(&far, &table);
+    struct pass_memory *a = pass_memory_get(&far, PASS_STEPS);
+    struct pass_memory *b = pass_memory_get(&far, PASS_STEPS);
+    struct pass_memory *other = pass_memory_get(&far, PASS_CONTEXT);
+    assert_ptr_equal(a, b);
+    assert_ptr_not_equal(a, other);
+    const int64_t dim = 1000;
+    pass_start(&p, a, DTYPE_F32, NULL);
+    void *first = pass_tensor(&p, DTYPE_U8, 1, &dim).data;
+    assert_int_equal(pass_finish(&p, NULL), 0);
+    uint64_t generation = a->generation, moves = far.moves;
+    pass_memory_put(a);
+    assert_int_equal(remote.allocated, 1);
+    pass_start(&p, b, DTYPE_F32, NULL);
+    assert_ptr_equal(pass_tensor(&p, DTYPE_U8, 1, &dim).data, first);
+    assert_int_equal(pass_finish(&p, NULL), 0);
+    assert_true(b->generation == generation);
+    assert_true(b->peak_bytes >= 1000);
+    pass_memory_trim(b);
+    assert_true(b->peak_bytes == 0 && b->generation > generation);
+    assert_true(far.moves == moves); /* recordings know it by its generation */
+    pass_memory_put(b);
+    pass_memory_put(other);
+    pass_memory_put(NULL);
+    assert_null(far.shared[PASS_STEPS]);
+    assert_null(far.shared[PASS_CONTEXT]);
+    assert_int_equal(remote.allocated, 0);
+}
+
 static bool after_some_questions(void *context)
 {
     return --*(int *)context < 0;
@@ -538,6 +574,7 @@ int main(void)
         cmocka_unit_test(the_cpu_walks_back_as_plain_does),
         cmocka_unit_test(a_far_device_gives_the_same),
         cmocka_unit_test(chunks_of_a_device_settle_into_one),
+        cmocka_unit_test(one_arena_for_all),
         cmocka_unit_test(canceling_stops_between_ops),
         cmocka_unit_test(a_failed_pass_computes_nothing),
         cmocka_unit_test(what_gets_no_gradient),
