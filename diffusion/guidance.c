@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "diffusion/control/control_net.h"
+#include "tensor/pass_plan.h"
 
 /* Latents in one network call: four pictures of 512x512. More gains nothing on any device here
  * and costs memory. */
@@ -46,6 +47,7 @@ static void close_context(struct guidance *g)
         unet_context_release(&g->batch[i].context);
         for (int k = 0; k < g->control_count; k++) unet_context_release(&g->batch[i].control[k]);
         g->batch[i].images = 0;
+        g->batch[i].planned = false;
     }
     unet_steps_release(&g->steps);
     pass_finish(&g->context_pass, NULL);
@@ -228,6 +230,24 @@ static uint64_t call_key(const struct call *call)
     return key;
 }
 
+/* The same call over tensors of its own. */
+static void plan_network(struct pass *p, void *context)
+{
+    struct call call = *(const struct call *)context;
+    struct guidance *g = call.g;
+    const struct unet_config *c = &g->model->unet.config;
+    int n = call.batch->images, batch = n * sides(g);
+    double times[2 * REQUEST_COUNT_MAX] = {0};
+    call.x = pass_tensor(p, p->dtype, 4, TENSOR_DIM(n, c->in_channels, g->h, g->w));
+    call.time = unet_time_input(p, &g->model->unet, times, n);
+    for (int i = 0; i < g->control_count; i++)
+        call.control_time[i] = control_net_time(p, g->controls[i].net, times, batch);
+    call.out = pass_tensor(p, p->dtype, 4, TENSOR_DIM(batch, c->out_channels, g->h, g->w));
+    size_t mark = pass_open_scope(p);
+    run_network(p, &call);
+    pass_close_scope(p, mark);
+}
+
 /* One network call: images `first` .. `first + n`, prediction of both sides into g->out. */
 static int call_network(struct guidance *g, const float *x, int first, int n, double input,
                         double time, struct error *err)
@@ -245,7 +265,10 @@ static int call_network(struct guidance *g, const float *x, int first, int n, do
     }
     struct call call = {.g = g};
     int rc = find_batch(g, &call.batch, n, err);
+    struct guidance_batch *b = &g->batch[n != g->chunk];
+    if (!rc && !b->planned) rc = pass_plan(m->memory, m->dtype, plan_network, &call, err);
     if (rc) return rc;
+    b->planned = true;
     struct pass p;
     pass_start(&p, m->memory, m->dtype, NULL);
     p.canceled = g->canceled;

@@ -25,7 +25,8 @@ struct guidance_control {
 /* What calls over one number of images share over all steps: keys and values of every cross attention,
  * first those of all positive rows, then the negative ones. */
 struct guidance_batch {
-    int images; /* 0: not made yet */
+    int images;   /* 0: not made yet */
+    bool planned; /* its calls have their memory */
     struct unet_context context, control[REQUEST_CONTROLS_MAX];
     struct tensor hint[REQUEST_CONTROLS_MAX];
 };

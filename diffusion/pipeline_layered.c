@@ -60,7 +60,7 @@ int run_decode_alpha(struct run *run, const float *rgb, const float *latent, str
     for (size_t i = 0; !rc && i < 3 * count; i++) x[i] = fminf(fmaxf(rgb[i] * 0.5f + 0.5f, 0), 1);
     for (size_t i = 0; !rc && i < z_count; i++) z[i] = (float)(latent[i] / m->vae.config.scale);
     if (!rc)
-        rc = alpha_decode_picture(m->alpha, &m->memory, m->vae_dtype, x, z, h, w, rgba,
+        rc = alpha_decode_picture(m->alpha, m->memory, m->vae_dtype, x, z, h, w, rgba,
                                   run_canceled, run, err);
     if (!rc) rc = pixels_new(picture, (int)w, (int)h, 4, err);
     for (size_t i = 0; !rc && i < 4 * count; i++) picture->data[i] = (uint8_t)lrintf(rgba[i] * 255);

@@ -1,48 +1,21 @@
 #include "kernels/device.h"
 
-#include <dlfcn.h>
-#include <limits.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/str.h"
 #include "kernels/cpu/cpu_device.h"
+#include "kernels/library.h"
 #include "kernels/plain/plain.h"
 #include "kernels/plugin.h"
 
 typedef int (*open_function)(struct device **device, const char *options, struct error *err);
 
-/* The plug-in is named by KILN_CUDA_PLUGIN, or lies beside the program, in the library folder of an installation, in the build tree,
- * or where the dynamic linker looks. It stays loaded: devices hold pointers into it. */
-static void *cuda_plugin_load(char *why, size_t why_bytes)
-{
-    static const char *const places[] = {"kiln-cuda.so", "../lib/kiln/kiln-cuda.so",
-                                         "../kernels/cuda/kiln-cuda.so"};
-    char folder[PATH_MAX], path[PATH_MAX + 64];
-    const char *named = getenv("KILN_CUDA_PLUGIN");
-    if (named && *named) {
-        void *library = dlopen(named, RTLD_NOW | RTLD_LOCAL);
-        if (!library) str_copy(why, why_bytes, dlerror());
-        return library;
-    }
-    ssize_t length = readlink("/proc/self/exe", folder, sizeof(folder) - 1);
-    str_copy(why, why_bytes, "there is no kiln-cuda.so");
-    for (size_t i = 0; length > 0 && i < sizeof(places) / sizeof(places[0]); i++) {
-        folder[length] = 0;
-        char *slash = strrchr(folder, '/');
-        if (!slash) break;
-        slash[1] = 0;
-        snprintf(path, sizeof(path), "%s%s", folder, places[i]);
-        if (access(path, F_OK) != 0) continue;
-        void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-        if (library) return library;
-        str_copy(why, why_bytes, dlerror());
-        return NULL;
-    }
-    return dlopen("kiln-cuda.so", RTLD_NOW | RTLD_LOCAL);
-}
+/* Beside the program, in the library folder of an installation, in the build tree, or where the dynamic
+ * linker looks. It stays loaded: devices hold pointers into it. */
+static const char *const plugin_beside[] = {"kiln-cuda.so", "../lib/kiln/kiln-cuda.so",
+                                            "../kernels/cuda/kiln-cuda.so", NULL};
+static const char *const plugin_names[] = {"kiln-cuda.so", NULL};
+static const struct library_place plugin_place = {"KILN_CUDA_PLUGIN", plugin_beside, plugin_names};
 
 static int cuda_device_open_plugin(struct device **device, const char *options, struct error *err)
 {
@@ -53,29 +26,31 @@ static int cuda_device_open_plugin(struct device **device, const char *options, 
                          "number of a GPU, 0 to 255",
                          options);
     }
-    char why[256];
-    void *library = cuda_plugin_load(why, sizeof(why));
-    if (!library) {
+    struct error why;
+    void *library;
+    if (library_open(&library, &plugin_place, &why)) {
         return error_set(err, ERR_NOT_FOUND,
                          "device cuda: the CUDA plug-in could not be loaded (%s); "
                          "use --device cpu, or build Kiln where the CUDA toolkit is installed",
-                         why);
+                         why.text);
     }
-    open_function open;
     static const struct plugin_abi ours = PLUGIN_ABI;
-    const struct plugin_abi *theirs = dlsym(library, "kiln_plugin_abi");
-    *(void **)&open = dlsym(library, "cuda_device_open");
-    if (!open || !theirs) {
+    static const char *const symbols[] = {"kiln_plugin_abi", "cuda_device_open"};
+    struct {
+        const struct plugin_abi *abi;
+        open_function open;
+    } plugin;
+    if (!library_entries(library, &plugin, symbols, 2)) {
         return error_set(
             err, ERR_UNSUPPORTED,
             "device cuda: the plug-in found is not one of Kiln's (no cuda_device_open)");
     }
-    if (memcmp(theirs, &ours, sizeof(ours)) != 0) {
+    if (memcmp(plugin.abi, &ours, sizeof(ours)) != 0) {
         return error_set(err, ERR_UNSUPPORTED,
                          "device cuda: the plug-in found was built from other sources than this "
                          "program; build both together");
     }
-    return open(device, options, err);
+    return plugin.open(device, options, err);
 }
 
 static int plain_device_open_named(struct device **device, const char *options, struct error *err)

@@ -138,10 +138,9 @@ static void *host_reserve(size_t *bytes, size_t least)
     }
 }
 
-int pass_memory_reserve(struct pass_memory *m, size_t bytes, struct error *err)
+static int add_chunk(struct pass_memory *m, size_t wanted, size_t bytes, struct error *err)
 {
     bool host = m->device->host_memory;
-    size_t wanted = host ? HOST_CHUNK_BYTES : DEVICE_CHUNK_BYTES;
     if (!host && m->limit_bytes) {
         size_t left = m->limit_bytes > m->reserved_bytes ? m->limit_bytes - m->reserved_bytes : 0;
         if (wanted > left) wanted = left;
@@ -163,6 +162,12 @@ int pass_memory_reserve(struct pass_memory *m, size_t bytes, struct error *err)
     *at = c;
     m->reserved_bytes += c->bytes;
     return 0;
+}
+
+int pass_memory_reserve(struct pass_memory *m, size_t bytes, struct error *err)
+{
+    size_t wanted = m->device->host_memory ? HOST_CHUNK_BYTES : DEVICE_CHUNK_BYTES;
+    return add_chunk(m, wanted, bytes, err);
 }
 
 static bool within_limit(const struct pass_memory *m, size_t stack, size_t blocks)
@@ -203,6 +208,15 @@ int pass_memory_push(struct pass_memory *m, void **memory, size_t bytes, struct 
         int rc = pass_memory_reserve(m, whole, err);
         if (rc) return rc;
     }
+}
+
+int pass_memory_hold(struct pass_memory *m, size_t bytes, struct error *err)
+{
+    if (m->used_bytes || m->device->host_memory) return 0;
+    if (m->chunks && !m->chunks->next && m->chunks->bytes >= bytes) return 0;
+    if (!within_limit(m, bytes, m->block_bytes)) return over_limit(m, bytes, err);
+    chunks_free(m);
+    return add_chunk(m, bytes, bytes, err);
 }
 
 void pass_memory_pop(struct pass_memory *m, size_t height)

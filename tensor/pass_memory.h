@@ -19,6 +19,8 @@ int pass_memory_take(struct pass_memory *m, void **memory, size_t bytes, struct 
 void pass_memory_give(struct pass_memory *m, void *memory);
 
 int pass_memory_reserve(struct pass_memory *m, size_t bytes, struct error *err);
+/* Between passes: one chunk in which so many bytes fit. */
+int pass_memory_hold(struct pass_memory *m, size_t bytes, struct error *err);
 /* At the start of an outermost pass. */
 void pass_memory_settle(struct pass_memory *m);
 

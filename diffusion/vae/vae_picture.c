@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/free_memory.h"
 #include "diffusion/vae/vae.h"
+#include "tensor/pass_plan.h"
 
 struct job {
     struct vae *m;
@@ -20,11 +21,36 @@ static int done(const struct job *job, struct pass *p, struct error *err)
     return pass_finish(p, err);
 }
 
+/* A picture's size on its way through either half. */
+struct plan {
+    const struct job *job;
+    int64_t h, w;
+};
+
+static void plan_decode(struct pass *p, void *context)
+{
+    const struct plan *plan = context;
+    struct vae *m = plan->job->m;
+    vae_decode(
+        p, m,
+        pass_tensor(p, p->dtype, 4, TENSOR_DIM(1, plan->h, plan->w, m->config.latent_channels)));
+}
+
+static void plan_encode(struct pass *p, void *context)
+{
+    const struct plan *plan = context;
+    struct vae *m = plan->job->m;
+    struct tensor t = pass_tensor(p, p->dtype, 4, TENSOR_DIM(1, plan->h, plan->w, 3));
+    op_scale(p, op_slice(p, vae_encode(p, m, t), 0, m->config.latent_channels), m->config.scale);
+}
+
 /* z: [h,w,c] floats, already divided by the scale -> rgb [8h,8w,3] */
 static int decode_one(const struct job *job, const float *z, int64_t h, int64_t w, float *rgb,
                       struct error *err)
 {
     struct pass p;
+    int rc = pass_plan(job->memory, job->dtype, plan_decode, &(struct plan){job, h, w}, err);
+    if (rc) return rc;
     pass_start(&p, job->memory, job->dtype, NULL);
     struct tensor t = pass_input(&p, z, 4, TENSOR_DIM(1, h, w, job->m->config.latent_channels));
     pass_output(&p, rgb, vae_decode(&p, job->m, t));
@@ -36,6 +62,8 @@ static int encode_one(const struct job *job, const float *rgb, int64_t h, int64_
                       struct error *err)
 {
     struct pass p;
+    int rc = pass_plan(job->memory, job->dtype, plan_encode, &(struct plan){job, h, w}, err);
+    if (rc) return rc;
     pass_start(&p, job->memory, job->dtype, NULL);
     int64_t c = job->m->config.latent_channels;
     struct tensor t = pass_input(&p, rgb, 4, TENSOR_DIM(1, h, w, 3));

@@ -6,15 +6,7 @@
 
 #include "base/alloc.h"
 #include "kernels/cuda/cuda_library.h"
-
-void *cuda_library_load(const char *variable, const char *const *names)
-{
-    const char *named = getenv(variable);
-    if (named) return *named ? dlopen(named, RTLD_NOW | RTLD_LOCAL) : NULL;
-    void *library = NULL;
-    for (; *names && !library; names++) library = dlopen(*names, RTLD_NOW | RTLD_LOCAL);
-    return library;
-}
+#include "kernels/library.h"
 
 enum {
     COMPUTE_32F = 68,
@@ -153,18 +145,13 @@ bool cublaslt_open(struct cuda_library *library)
         "cublasLtMatmulAlgoGetHeuristic",
         "cublasLtMatmul",
     };
-    void *file = cuda_library_load("KILN_CUBLASLT", names), *entry[COUNT_OF(symbols)];
-    if (!file) return false;
-    bool whole = true;
-    for (size_t i = 0; i < COUNT_OF(symbols); i++) {
-        entry[i] = dlsym(file, symbols[i]);
-        whole = whole && entry[i];
-    }
+    static const struct library_place place = {"KILN_CUBLASLT", NULL, names};
+    void *file;
+    if (library_open(&file, &place, NULL)) return false;
     struct cublaslt *s = alloc_zero(1, sizeof *s);
     s->library = file;
-    _Static_assert(sizeof s->f == sizeof entry, "a pointer a symbol");
-    memcpy(&s->f, entry, sizeof entry);
-    if (!whole || s->f.create(&s->handle)) {
+    _Static_assert(sizeof s->f == COUNT_OF(symbols) * sizeof(void *), "a pointer a symbol");
+    if (!library_entries(file, &s->f, symbols, COUNT_OF(symbols)) || s->f.create(&s->handle)) {
         s->handle = NULL; /* nothing to destroy */
         close_library(s);
         return false;

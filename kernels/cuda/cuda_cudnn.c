@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "kernels/cuda/cuda_library.h"
+#include "kernels/library.h"
 
 enum {
     TENSOR_NHWC = 1,
@@ -147,21 +148,17 @@ bool cudnn_open(struct cuda_library *library)
         "cudnnGetConvolutionForwardWorkspaceSize",
         "cudnnConvolutionBiasActivationForward",
     };
-    void *file = cuda_library_load("KILN_CUDNN", names), *entry[COUNT_OF(symbols)];
-    if (!file) return false;
-    bool whole = true;
-    for (size_t i = 0; i < COUNT_OF(symbols); i++) {
-        entry[i] = dlsym(file, symbols[i]);
-        whole = whole && entry[i];
-    }
-    if (!whole) {
-        dlclose(file);
-        return false;
-    }
+    static const struct library_place place = {"KILN_CUDNN", NULL, names};
+    void *file;
+    if (library_open(&file, &place, NULL)) return false;
     struct cudnn *s = alloc_zero(1, sizeof *s);
     s->library = file;
-    _Static_assert(sizeof s->f == sizeof entry, "a pointer a symbol");
-    memcpy(&s->f, entry, sizeof entry);
+    _Static_assert(sizeof s->f == COUNT_OF(symbols) * sizeof(void *), "a pointer a symbol");
+    if (!library_entries(file, &s->f, symbols, COUNT_OF(symbols))) {
+        dlclose(file);
+        free(s);
+        return false;
+    }
     if (open_descriptors(s)) {
         close_library(s);
         return false;

@@ -35,7 +35,4 @@ struct cuda_library {
 bool cublaslt_open(struct cuda_library *library);
 bool cudnn_open(struct cuda_library *library);
 
-/* A shared object by the environment variable, else the first of `names` (NULL at the end). */
-void *cuda_library_load(const char *variable, const char *const *names);
-
 #endif

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "kernels/plain/plain.h"
+#include "tensor/pass_plan.h"
 #include "tests/support/tiny_net.h"
 
 enum { OUTPUTS = TINY_N * TINY_H * TINY_W * TINY_C };
@@ -472,6 +473,51 @@ static void one_arena_for_all(void **state)
     assert_int_equal(remote.allocated, 0);
 }
 
+static void three_maps(struct pass *p, void *context)
+{
+    const int64_t *count = context;
+    struct tensor x = pass_tensor(p, DTYPE_F32, 1, count);
+    size_t mark = pass_open_scope(p);
+    struct tensor h = op_scale(p, x, 2);
+    op_add(p, h, x);
+    pass_close_scope(p, mark);
+    op_scale(p, x, 3);
+}
+
+/* One reservation before the pass, of what it takes; too large a pass is told before it begins. */
+static void planned_before(void **state)
+{
+    struct device far;
+    struct kernels table;
+    struct pass_memory memory;
+    struct pass p;
+    struct error err;
+    int64_t count = 100 << 20; /* floats: 400 MiB a map, three at the most */
+    remote_open(&far, &table);
+    pass_memory_init(&memory, &far, 0);
+    int allocated = remote.allocated;
+    memory.limit_bytes = (size_t)1000 << 20;
+    assert_int_equal(pass_plan(&memory, DTYPE_F32, three_maps, &count, &err), ERR_NO_MEMORY);
+    assert_int_equal(remote.allocated, allocated);
+    memory.limit_bytes = 0;
+    count = 1 << 20;
+    assert_int_equal(pass_plan(&memory, DTYPE_F32, three_maps, &count, &err), 0);
+    assert_int_equal(remote.allocated, allocated + 1);
+    assert_int_equal(memory.reserved_bytes, 12 << 20);
+    uint64_t generation = memory.generation;
+    pass_start(&p, &memory, DTYPE_F32, NULL);
+    three_maps(&p, &count);
+    assert_int_equal(p.peak_bytes, 12 << 20);
+    pass_finish(&p, NULL);
+    /* nothing more was taken, and a smaller plan moves nothing */
+    count = 1000;
+    assert_int_equal(pass_plan(&memory, DTYPE_F32, three_maps, &count, &err), 0);
+    assert_int_equal(memory.reserved_bytes, 12 << 20);
+    assert_true(memory.generation == generation);
+    pass_memory_release(&memory);
+    assert_int_equal(remote.allocated, allocated);
+}
+
 static bool after_some_questions(void *context)
 {
     return --*(int *)context < 0;
@@ -575,6 +621,7 @@ int main(void)
         cmocka_unit_test(a_far_device_gives_the_same),
         cmocka_unit_test(chunks_of_a_device_settle_into_one),
         cmocka_unit_test(one_arena_for_all),
+        cmocka_unit_test(planned_before),
         cmocka_unit_test(canceling_stops_between_ops),
         cmocka_unit_test(a_failed_pass_computes_nothing),
         cmocka_unit_test(what_gets_no_gradient),
