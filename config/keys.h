@@ -83,7 +83,7 @@
     INT(max_temperature, max_temperature_c, 0, 0, 120,                                             \
         "pause while the GPU is hotter, in degrees Celsius; 0: never")                             \
     INT(user_idle_minutes, user_idle_min, 0, 0, 1440,                                              \
-        "work only when nobody has typed in a terminal for so long; 0: always")                    \
+        "work only when nobody has used terminals or desktop for so long; 0: always")              \
     TEXT(control_group, control_group, "", "group that may use the control socket")                \
     INT(metrics_port, metrics_port, 0, 0, 65535,                                                   \
         "port on 127.0.0.1 with numbers for Prometheus; 0: none")                                  \

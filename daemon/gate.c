@@ -160,7 +160,7 @@ void gate_tell(char *text, size_t room, const struct gate *g, enum gate_kind k,
                  (long long)c->max_temperature_c);
         break;
     case GATE_USER:
-        snprintf(text, room, "somebody typed here within the last %lld minutes",
+        snprintf(text, room, "somebody typed here or used the desktop within the last %lld minutes",
                  (long long)c->user_idle_min);
         break;
     case GATE_COUNT: *text = 0;

@@ -23,6 +23,7 @@
 #include "daemon/outcome.h"
 #include "daemon/pop.h"
 #include "daemon/recheck.h"
+#include "daemon/seat.h"
 
 #define LOOK_MS 1000
 #define BACKUP_LOOK_MS (10 * 60 * 1000)
@@ -156,6 +157,25 @@ static void look_after_parking(struct worker *w)
     if (gate_is_open(&w->gate)) dispatch_unpark(w);
 }
 
+/* Both kinds of people: at terminals, at the desktop; NAN when there are none. */
+static double user_idle_s(const struct worker *w)
+{
+    if (!w->config.user_idle_min) return NAN;
+    return fmin(gate_user_idle_s("/dev"),
+                seat_idle_s(w->seat)); /* fmin takes the one that is known */
+}
+
+static void look_at_seat(struct worker *w)
+{
+    struct error err = {0};
+    if (w->config.user_idle_min && !w->seat && seat_start(&w->seat, &err))
+        log_info("gate.user", "text=\"%s\"", err.text);
+    if (!w->config.user_idle_min) {
+        seat_stop(w->seat);
+        w->seat = NULL;
+    }
+}
+
 static void on_look(void *data)
 {
     struct worker *w = data;
@@ -163,8 +183,7 @@ static void on_look(void *data)
                                .disk_tight = clerk_disk_tight(w->clerk),
                                .foreign_use = NAN,
                                .temperature_c = NAN,
-                               .user_idle_s =
-                                   w->config.user_idle_min ? gate_user_idle_s("/dev") : NAN};
+                               .user_idle_s = user_idle_s(w)};
     for (int i = 0; i < w->engine_count; i++) {
         const struct engine_heartbeat *beat = engine_process_heartbeat(w->engines[i]);
         if (beat && !isnan(beat->foreign_use) && !(facts.foreign_use > beat->foreign_use))
@@ -261,6 +280,7 @@ int worker_start(struct worker *w, struct error *err)
     pop_start(&w->images, w, false);
     pop_start(&w->forms, w, true);
     worker_read_models(w);
+    look_at_seat(w);
     make_engines(w);
     for (int i = 0; i < w->engine_count; i++) engine_process_start(w->engines[i]);
     on_look(w);
@@ -314,6 +334,7 @@ int worker_reload(struct worker *w, struct error *err)
         w->metrics = NULL;
         metrics_start(&w->metrics, w, (int)w->config.metrics_port);
     }
+    look_at_seat(w);
     log_set_level(level_of(w->config.log_level));
     log_info("config.read", "models=%d%s", w->model_count,
              engines ? " text=\"devices, engine_path and precision count from the next start\""
@@ -404,6 +425,8 @@ static void leave(struct worker *w)
     pop_stop(&w->forms);
     control_stop(w->control);
     metrics_stop(w->metrics);
+    seat_stop(w->seat);
+    w->seat = NULL;
     http_stop(w->http);
     struct alarm *all[] = {&w->dispatching, &w->account,     &w->stats,     &w->drain,
                            &w->watchdog,    &w->backup,      &w->probe,     &w->demand,

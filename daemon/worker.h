@@ -35,6 +35,7 @@ struct control;
 struct adapters;
 struct metrics;
 struct recheck;
+struct seat;
 
 enum worker_phase { WORKER_RUNNING, WORKER_DRAINING, WORKER_LEAVING };
 
@@ -96,6 +97,7 @@ struct worker {
     struct control *control;
     struct adapters *adapters;
     struct metrics *metrics; /* NULL: off */
+    struct seat *seat;       /* NULL: user_idle_minutes is 0, or logind cannot be asked */
     struct recheck *recheck; /* NULL: no file is being read again */
     struct alarm rechecking;
     struct engine_process *engines[WORKER_ENGINES_MAX];
@@ -135,7 +137,7 @@ struct worker {
         const struct worker_model *model;
         uint64_t launch_id;
     } foreseen[WORKER_ENGINES_MAX]; /* what each engine was told last to prepare */
-    double lead_ms;                     /* from asking for a job to having it ready, smoothed */
+    double lead_ms;                 /* from asking for a job to having it ready, smoothed */
     struct {
         int failures;
         int64_t broken_until_ms;

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 from bench import Place, check, run, wait_for
 
@@ -93,6 +94,41 @@ def the_owner_comes_first(programs):
         return f"idle after {took:.1f} s"
 
 
+def terminals_idle_s():
+    """As kilnd sees them: whoever runs this test may be typing."""
+    nodes = [*Path("/dev").glob("tty[0-9]*"), *Path("/dev/pts").glob("[0-9]*")]
+    return time.time() - max((n.stat().st_atime for n in nodes), default=0)
+
+
+def somebody_at_the_desktop_comes_first(programs):
+    """By a stand-in for libsystemd: sessions of logind, who of them is a person in front, and for how long idle."""
+    with place(programs, user_idle_minutes=1) as p:
+        logind = Path(p.folder) / "logind"
+        p.kilnd.env.update(KILN_LIBSYSTEMD=programs["logind"], KILN_FAKE_LOGIND=str(logind))
+
+        def says(*sessions):
+            new = Path(p.folder) / "logind.new"
+            new.write_text("".join(s + "\n" for s in sessions))
+            new.rename(logind)
+        away = ["1 x11 user 1 1 3600", "2 wayland user 1 1 7200"]
+        quiet = ["g wayland greeter 1 0 0", "r tty user 1 0 0", "b x11 user 0 0 0"]  # no person's desktop that is in front
+        says(*away, *quiet, "3 wayland user 1 0 5")
+        p.kilnd.start()
+        p.kilnd.ready()
+        shut = lambda: [r["text"] for r in p.kilnd.ask(request="why")["reasons"] if r["gate"] == "user"]  # noqa: E731
+        wait_for(shut, 20, "the gate is shut while somebody is there")
+        check("desktop" in shut()[0], shut()[0])
+        if terminals_idle_s() < 90:
+            return "the other half skipped: somebody types here"
+        says(*away, *quiet, "3 wayland user 1 1 300")
+        wait_for(lambda: not shut(), 20, "it opens when all are idle")
+        says(*away, "3 wayland user 1 1 20")
+        wait_for(shut, 20, "idle, but not for long enough")
+        says()
+        wait_for(lambda: not shut(), 20, "it opens when nobody is logged in")
+        check(p.kilnd.term() == 0, "ends with 0")
+
+
 def a_lost_card_is_not_started_again(programs):
     with place(programs) as p:
         card(p)
@@ -113,4 +149,5 @@ def a_lost_card_is_not_started_again(programs):
 
 
 if __name__ == "__main__":
-    sys.exit(run([another_user_of_the_card_comes_first, the_owner_comes_first, a_lost_card_is_not_started_again], dict(zip(("kilnd", "engine", "horde", "nvml"), map(os.path.abspath, sys.argv[1:])))))
+    sys.exit(run([another_user_of_the_card_comes_first, the_owner_comes_first, somebody_at_the_desktop_comes_first,
+                  a_lost_card_is_not_started_again], dict(zip(("kilnd", "engine", "horde", "nvml", "logind"), map(os.path.abspath, sys.argv[1:])))))

@@ -1,7 +1,7 @@
 """What Kiln adds to the computing: how busy the device is while jobs wait, how long a job takes beside its
 computing, how many jobs a second one daemon carries and what that costs it.
 
-usage: figures.py KILND KILN-ENGINE NULL-ENGINE HORDE [--long] [--crowded] [NAME...]
+usage: figures.py KILND KILN-ENGINE NULL-ENGINE HORDE POCKET DRAW-WEIGHTS [--long] [--crowded] [--gaps] [NAME...]
 
 Prints one line a figure with its limit and ends with 1 when one is missed. Short, or --long for the figures of
 docs/practice-horde.md (1,000 jobs). --crowded, for every CI run, has limits that a machine busy with other work
@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "e2e"))
+import every_kind  # noqa: E402
 from bench import Place, check, wait_for  # noqa: E402
 
 ENGINE_EFFECT = 0
@@ -128,21 +129,40 @@ def peak(programs):
 
 
 def pocket(programs):
-    """The real engine and the pocket model; every kind of request that needs no other weights."""
-    jobs = int(os.environ.get("KILN_FIGURES_JOBS", "1000" if LONG else "24"))
-    kinds = "txt2img,batch,img2img,inpainting,hires,tiling,clipskip,lora,ti"
-    with Place({**programs, "engine": programs["real"]}, "--jobs", str(jobs), "--kinds", kinds, "--seed", "8", max_batch=4,
-               max_power=32) as p:
+    """The real engine and the pocket model: every kind of image job and alchemy form (every_kind.py), drawn at random."""
+    jobs = int(os.environ.get("KILN_FIGURES_JOBS", "1000" if LONG else "48"))
+    forms = jobs // 6
+    golden = Path(__file__).resolve().parent.parent / "golden"
+    kinds = [*every_kind.KINDS, *(["twopass"] if LONG else [])]
+    with Place({**programs, "engine": programs["real"]}, "--jobs", str(jobs - forms), "--kinds", ",".join(kinds), "--seed", "8",
+               "--forms", str(forms), "--form-names", ",".join(every_kind.FORMS), max_batch=4, max_power=32,
+               forms=["caption", "nsfw", "interrogation", "post-process"], alchemist_name="practice alchemist") as p:
+        every_kind.furnish(p.kilnd.state / "cache", golden, programs["pocket"], programs["draw"])
         p.kilnd.start()
         p.all_over(jobs * 2 + 60)
         check(p.kilnd.term() == 0, "ends with 0")
         books = p.agree()
         states = p.kilnd.rows("SELECT state, count(*) FROM job GROUP BY state")
         check(states == [(6, len(books))], f"{states}", *(f for (f,) in p.kilnd.rows("SELECT DISTINCT fault FROM job")))
+        served = {w for (w,) in p.kilnd.rows("SELECT DISTINCT what FROM job WHERE form")}
+        check(CROWDED or not LONG or served == set(every_kind.FORMS), f"forms served: {sorted(served)}")
+        notes = [m["value"] for x in p.horde.calls("submit") for m in x["request"].get("gen_metadata") or []]
+        check("download_failed" not in notes and "baseline_mismatch" not in notes and "parse_failed" not in notes, "an adapter did not fit")
         (seconds,), = p.kilnd.rows("SELECT sum(seconds) FROM job")
         tell(f"device busy while jobs wait, pocket model, {jobs} jobs of every kind", 100 * seconds / span_of(p.kilnd), 97,
              "%", at_most=False, crowded=60)
-        print(f"             {len(books)} images, {seconds / len(books) * 1000:.0f} ms of computing each")
+        print(f"             {len(books)} images and answers, {seconds / len(books) * 1000:.0f} ms of computing each")
+        if "--gaps" in sys.argv:
+            tell_gaps(p.kilnd)
+
+
+def tell_gaps(kilnd):
+    """Where the device was idle: between the last word about one run and the first about the next."""
+    runs = sorted(kilnd.rows("SELECT e.intent_wall_ms, e.result_wall_ms, j.seconds, j.what, j.form FROM effect e JOIN job j ON "
+                             f"j.id = e.job WHERE e.effect = {ENGINE_EFFECT}"), key=lambda r: r[1])
+    gaps = [(b[1] - b[2] * 1000 - a[1], a[3], b[3]) for a, b in zip(runs, runs[1:])]
+    for gap, before, after in sorted(gaps, reverse=True)[:12]:
+        print(f"             {gap:.0f} ms idle or beside, between {before} and {after}")
 
 
 FIGURES = {"null": null_busy, "added": added, "rate": rate, "peak": peak, "pocket": pocket}
@@ -150,8 +170,8 @@ FIGURES = {"null": null_busy, "added": added, "rate": rate, "peak": peak, "pocke
 
 def main():
     words = [w for w in sys.argv[1:] if not w.startswith("--")]
-    programs = dict(zip(("kilnd", "real", "engine", "horde"), map(os.path.abspath, words[:4])))
-    for name in words[4:] or FIGURES:
+    programs = dict(zip(("kilnd", "real", "engine", "horde", "pocket", "draw"), map(os.path.abspath, words[:6])))
+    for name in words[6:] or FIGURES:
         FIGURES[name](programs)
     print(f"load {os.getloadavg()[0]:.1f}, a synced write of 4 KiB takes {sync_ms():.1f} ms" + (f"; {len(missed)} missed" if missed else ""))
     return 1 if missed else 0

@@ -164,7 +164,7 @@ struct options {
     const char *host;
     int port;
     const char *port_file, *log, *store, *faults, *jobs_file, *tls_cert, *tls_key;
-    const char *kinds, *sizes, *samplers, *models, *prompts;
+    const char *kinds, *sizes, *samplers, *models, *prompts, *form_names;
     int jobs, steps_least, steps_most, forms;
     uint64_t seed;
     double rate, seconds, ttl_scale, sweep_seconds, fold_seconds, cache_seconds, uptime_seconds;

@@ -97,25 +97,42 @@ static char *make_prompt(struct practice *p)
                         grounds[between(p, 0, 3)], between(p, 0, 3) ? "" : " ### blurry, cracked");
 }
 
+static const char *const posts[] = {
+    "RealESRGAN_x4plus", "RealESRGAN_x2plus", "RealESRGAN_x4plus_anime_6B",
+    "NMKD_Siax",         "4x_AnimeSharp",     "GFPGAN",
+    "CodeFormers",       "strip_background"};
+
+static void add_control(struct practice *p, json_t *body, json_t *params, int width, int height,
+                        bool map_only)
+{
+    static const char *const maps[] = {"canny", "scribble"}; /* drawn without a network */
+    add_picture(p, body, "source_image", width, height, false);
+    json_object_set_new(params, "denoising_strength", json_real(0.1 * between(p, 3, 10)));
+    json_object_set_new(params, "control_type",
+                        json_string(map_only ? maps[between(p, 0, 1)] : "canny"));
+    if (map_only) json_object_set_new(params, "return_control_map", json_true());
+}
+
 static void add_kind(struct practice *p, const char *kind, json_t *body, json_t *params, int width,
                      int height)
 {
-    static const char *const posts[] = {"RealESRGAN_x4plus", "RealESRGAN_x2plus", "GFPGAN",
-                                        "CodeFormers", "strip_background"};
     if (str_equal(kind, "batch")) {
         json_object_set_new(params, "n", json_integer(between(p, 2, 4)));
     } else if (str_equal(kind, "img2img") || str_equal(kind, "inpainting") ||
-               str_equal(kind, "control")) {
+               str_equal(kind, "outpainting")) {
         add_picture(p, body, "source_image", width, height, false);
         json_object_set_new(params, "denoising_strength", json_real(0.1 * between(p, 3, 10)));
-        if (str_equal(kind, "inpainting")) {
+        if (!str_equal(kind, "img2img")) {
             add_picture(p, body, "source_mask", width, height, true);
-            json_object_set_new(body, "source_processing", json_string("inpainting"));
+            json_object_set_new(body, "source_processing", json_string(kind));
         }
-        if (str_equal(kind, "control"))
-            json_object_set_new(params, "control_type", json_string("canny"));
-    } else if (str_equal(kind, "hires")) {
+    } else if (str_equal(kind, "control") || str_equal(kind, "controlmap")) {
+        add_control(p, body, params, width, height, str_equal(kind, "controlmap"));
+    } else if (str_equal(kind, "hires") || str_equal(kind, "twopass")) {
         json_object_set_new(params, "hires_fix", json_true());
+        /* below 512 hires fix is one pass */
+        for (int i = 0; i < 2 && str_equal(kind, "twopass"); i++)
+            json_object_set_new(params, i ? "width" : "height", json_integer(576));
     } else if (str_equal(kind, "tiling")) {
         json_object_set_new(params, "tiling", json_true());
     } else if (str_equal(kind, "transparent")) {
@@ -123,7 +140,8 @@ static void add_kind(struct practice *p, const char *kind, json_t *body, json_t 
     } else if (str_equal(kind, "clipskip")) {
         json_object_set_new(params, "clip_skip", json_integer(2));
     } else if (str_equal(kind, "post")) {
-        json_object_set_new(params, "post_processing", json_pack("[s]", posts[between(p, 0, 4)]));
+        json_object_set_new(params, "post_processing",
+                            json_pack("[s]", posts[between(p, 0, COUNT_OF(posts) - 1)]));
     } else if (str_equal(kind, "lora")) {
         json_object_set_new(params, "loras",
                             json_pack("[{s:s,s:f}]", "name", "practice-lora", "model", 0.8));
@@ -222,10 +240,10 @@ static void fire_image(struct practice *p, json_t *body)
 
 static void fire_form(struct practice *p)
 {
-    static const char *const names[] = {"caption", "nsfw", "interrogation", "RealESRGAN_x4plus"};
+    char name[64];
+    pick(p, p->options.form_names, name, sizeof name);
     char *source = picture(p, 128, 128, false);
-    json_t *body = json_pack("{s:[{s:s}],s:s}", "forms", "name", names[between(p, 0, 3)],
-                             "source_image", source);
+    json_t *body = json_pack("{s:[{s:s}],s:s}", "forms", "name", name, "source_image", source);
     free(source);
     struct call c = {.method = "POST",
                      .path = "script",

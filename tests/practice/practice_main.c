@@ -40,14 +40,15 @@ static const char help[] =
     "  --jobs N             fires N image jobs of its own\n"
     "  --jobs-file FILE     fires the requests in FILE, one generate/async body a line\n"
     "  --kinds LIST         of "
-    "txt2img,batch,img2img,inpainting,hires,tiling,clipskip,post,lora,ti,control,\n"
-    "                       transparent\n"
+    "txt2img,batch,img2img,inpainting,outpainting,hires,twopass,tiling,clipskip,\n"
+    "                       post,lora,ti,control,controlmap,transparent\n"
     "  --sizes LIST         such as 128x128,192x128 (default 128x128,128x192,192x128)\n"
     "  --samplers LIST      (default k_euler,k_euler_a,k_dpmpp_2m,k_heun,k_lms,DDIM)\n"
     "  --steps A-B          (default 2-6)\n"
     "  --models LIST        models of own jobs (default stable_diffusion)\n"
     "  --prompts FILE       prompts of own jobs, one a line\n"
     "  --forms N            fires N alchemy forms of its own\n"
+    "  --form-names LIST    (default caption,nsfw,interrogation,RealESRGAN_x4plus)\n"
     "  --rate X             own jobs a second (default 0: all at once)\n"
     "  --waiting N          keeps at most N own jobs in the queue (default 0: no limit)\n"
     "  --no-r2              own jobs ask for r2 false\n"
@@ -84,6 +85,7 @@ enum {
     MODELS,
     PROMPTS,
     FORMS,
+    FORM_NAMES,
     RATE,
     WAITING,
     NO_R2,
@@ -121,6 +123,7 @@ static const struct option long_options[] = {{"port", 1, 0, PORT},
                                              {"models", 1, 0, MODELS},
                                              {"prompts", 1, 0, PROMPTS},
                                              {"forms", 1, 0, FORMS},
+                                             {"form-names", 1, 0, FORM_NAMES},
                                              {"rate", 1, 0, RATE},
                                              {"waiting", 1, 0, WAITING},
                                              {"no-r2", 0, 0, NO_R2},
@@ -199,6 +202,7 @@ static void read_options(struct practice *p, int argc, char **argv)
         case STEPS: set_steps(o, optarg); break;
         case MODELS: o->models = optarg; break;
         case PROMPTS: o->prompts = optarg; break;
+        case FORM_NAMES: o->form_names = optarg; break;
         case FORMS: o->forms = (int)number(name, optarg, 0, 1e6); break;
         case RATE: o->rate = number(name, optarg, 0, 1e6); break;
         case WAITING: o->max_waiting = (int)number(name, optarg, 0, 1e6); break;
@@ -307,6 +311,7 @@ int main(int argc, char **argv)
     pthread_mutex_init(&p->lock, NULL);
     p->options = (struct options){.host = "127.0.0.1",
                                   .kinds = "txt2img,batch",
+                                  .form_names = "caption,nsfw,interrogation,RealESRGAN_x4plus",
                                   .sizes = "128x128,128x192,192x128",
                                   .samplers = "k_euler,k_euler_a,k_dpmpp_2m,k_heun,k_lms,DDIM",
                                   .models = "stable_diffusion",

@@ -162,6 +162,36 @@ static bool passes_gate(struct practice *p, const struct popping *x, const struc
     return capability_refuse(&x->can, &a->gate, price_family(a->model_asked), NULL) == 0;
 }
 
+/* Who says which post-processors it can do: a name of the server's table by its row; any other by the forms
+ * that its owner's alchemist asks for, if that one exists. Who says nothing gets all. */
+static bool says_it_can(struct practice *p, const struct popping *x, const char *post)
+{
+    enum capability c;
+    const char *agent = x->worker->bridge_agent;
+    bool named = false, says = true;
+    if (!capability_find_post(post, &c)) return true;
+    if (capability_agent_known(agent)) return capability_has(&x->can, c);
+    for (int i = 0; i < p->worker_count; i++) {
+        const struct worker *w = p->workers[i];
+        if (w->type != WORKER_ALCHEMIST || w->owner != x->worker->owner) continue;
+        if (!named) says = false;
+        named = true;
+        says = says || contains(w->models, post);
+    }
+    return says;
+}
+
+static bool can_post_process(struct practice *p, const struct popping *x, const struct image_ask *a)
+{
+    size_t i;
+    json_t *v;
+    json_array_foreach(json_object_get(a->payload, "post_processing"), i, v)
+    {
+        if (!says_it_can(p, x, json_string_value(v))) return false;
+    }
+    return true;
+}
+
 static bool suits(struct practice *p, struct popping *x, const struct image_ask *a)
 {
     const json_t *q = a->payload;
@@ -192,6 +222,8 @@ static bool suits(struct practice *p, struct popping *x, const struct image_ask 
     else if (json_array_size(json_object_get(q, "post_processing")) &&
              !allows(x, "allow_post_processing", true))
         why = "post-processing";
+    else if (!can_post_process(p, x, a))
+        why = "bridge_version";
     else if (json_array_size(json_object_get(q, "loras")) && !allows(x, "allow_lora", false))
         why = "lora";
     else if (json_is_true(json_object_get(q, "transparent")) &&
