@@ -46,8 +46,8 @@ def size_of(webp):
     return int.from_bytes(data[6:8], "little") & 0x3fff, int.from_bytes(data[8:10], "little") & 0x3fff, False
 
 
-def place(programs, **keys):
-    return Place(programs, "--user", "a-client-of-ours:client", max_batch=2, forms=["nsfw", "post-process"], alchemist_name="practice alchemist",
+def place(programs, forms=("nsfw", "post-process"), **keys):
+    return Place(programs, "--user", "a-client-of-ours:client", max_batch=2, forms=list(forms), alchemist_name="practice alchemist",
                  custom_models=[{"name": "stable_diffusion", "baseline": "stable_diffusion_1",
                                  "filepath": programs["golden"] + "/reference/models/sd1"}], **keys)
 
@@ -115,6 +115,20 @@ def what_is_not_here_is_not_offered(programs):
         wait_for(lambda: p.horde.calls("alchemy_pop") or p.horde.calls("interrogate_pop"), 20, "it asks for forms")
         calls = p.horde.calls("alchemy_pop") or p.horde.calls("interrogate_pop")
         check(sorted(calls[-1]["request"]["forms"]) == sorted(UPSCALERS + [CUTTER]), f"{calls[-1]['request']['forms']}")
+        # who says which it can do is not given the others: the request waits for somebody else
+        p.horde.fire(1, post_processing=["GFPGAN"])
+        p.horde.fire(1, post_processing=["RealESRGAN_x2plus"])
+        wait_for(lambda: len(p.horde.calls("submit")) == 1, 60, "the other one is done")
+        wait_for(lambda: (p.horde.calls("pop")[-1]["reply"].get("skipped") or {}).get("bridge_version"), 20, "GFPGAN is passed over")
+        check(p.kilnd.term() == 0, "ends with 0")
+        check(list(p.kilnd.states().values()) == ["SETTLED"], f"{p.kilnd.states()}")
+    with place(programs, forms=()) as p:  # one that says nothing is given it, and gives it back by name
+        post = p.kilnd.state / "cache/post"
+        fill(programs, post)
+        (post / "detection_Resnet50_Final.safetensors").unlink()
+        p.kilnd.start()
+        p.kilnd.ready()
+        wait_for(lambda: "engine.ready" in p.kilnd.log(), 20, "the engine said what it can do")
         p.horde.fire(1, post_processing=["GFPGAN"])
         p.all_over(30)
         check(p.kilnd.term() == 0, "ends with 0")

@@ -241,8 +241,8 @@ static void fire_image(struct practice *p, json_t *body)
 static void fire_form(struct practice *p)
 {
     char name[64];
-    pick(p, p->options.form_names, name, sizeof name);
     char *source = picture(p, 128, 128, false);
+    pick(p, p->options.form_names, name, sizeof name);
     json_t *body = json_pack("{s:[{s:s}],s:s}", "forms", "name", name, "source_image", source);
     free(source);
     struct call c = {.method = "POST",
