@@ -39,6 +39,8 @@ const struct command command_convert = {
         "--prune leaves out averaged copies (model_ema) and what only training reads.\n"
         "MODEL is a checkpoint of the SD 1, SD 2 or SDXL family: --to writes it as one file or as\n"
         "a new folder that diffusers reads (a folder becomes a file without it); --lora merges\n"
-        "adapters into it. --to kohya or peft writes a LoRA under the other's names.\n",
+        "adapters into it. --to kohya or peft writes an adapter under the other's names: all forms "
+        "but\n"
+        "PEFT's (IA)^3 and OFT under kohya's, LoRA and DoRA by row under PEFT's.\n",
     .run = run,
 };

@@ -32,8 +32,9 @@ int layout_write_single(struct model *m, const char *path, const struct layout_o
 int layout_write_folder(struct model *m, const char *folder, const struct layout_options *o,
                         struct error *err);
 
-/* A LoRA file of plain pairs under the names of kohya-ss/sd-scripts, or of diffusers' PEFT with the scales
- * in its metadata (layout_lora.c). ERR_UNSUPPORTED for forms that one dialect has no names for. */
+/* An adapter file under the names of kohya-ss/sd-scripts and LyCORIS, or of diffusers' PEFT with the scales
+ * in its metadata (layout_lora.c): there LoRA, and DoRA by row. ERR_UNSUPPORTED, by name, for forms that
+ * the dialect has no names for. */
 int layout_rename_lora(const char *from, const char *to, bool peft, struct error *err);
 
 /* One tensor's numbers in another precision, in memory that the caller frees (*made; NULL when
@@ -52,5 +53,9 @@ int layout_write_index(const struct model *m, const char *folder, struct error *
 int layout_write_tokenizer(const struct model *m, const char *folder, const char *pad,
                            struct error *err);
 int layout_make_folder(const char *path, struct error *err);
+/* "down_blocks_0_attentions_1_proj_in" with dots, in place; and the UNet's names, the original code's too
+ * (layout_lora_names.c): NULL for no place of a UNet. The caller frees. */
+void layout_dot(char *path);
+char *layout_dotted_unet(const char *name);
 
 #endif

@@ -1,6 +1,5 @@
 /* Adapter files in the other dialect's names: kohya's with underscores, diffusers' PEFT with dots. */
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,89 +9,6 @@
 #include "base/str.h"
 #include "diffusion/layout/layout.h"
 #include "diffusion/lora/lora_file.h"
-
-/* Steps of a path that hold underscores themselves. */
-static const char *const words[] = {
-    "down_blocks",   "up_blocks",       "mid_block",      "transformer_blocks",
-    "time_emb_proj", "conv_shortcut",   "time_embedding", "add_embedding",
-    "proj_in",       "proj_out",        "to_q",           "to_k",
-    "to_v",          "to_out",          "conv_in",        "conv_out",
-    "text_model",    "self_attn",       "q_proj",         "k_proj",
-    "v_proj",        "out_proj",        "linear_1",       "linear_2",
-    "cond_proj",     "text_projection",
-};
-
-/* "down_blocks_0_attentions_1_proj_in" -> "down_blocks.0.attentions.1.proj_in". In place: lengths agree. */
-static void dot(char *path)
-{
-    for (char *p = path; *p;) {
-        size_t step = strcspn(p, "_");
-        for (size_t i = 0; i < COUNT_OF(words); i++) {
-            size_t n = strlen(words[i]);
-            if (strncmp(p, words[i], n) == 0 && (!p[n] || p[n] == '_')) step = n;
-        }
-        p += step;
-        if (*p) *p++ = '.';
-    }
-}
-
-/* ---- the original code's names of the UNet, two residual blocks a level as all families have ---- */
-
-static const char *residual(const char *name)
-{
-    static const char *const pair[][2] = {{"in_layers_2", "conv1"},
-                                          {"emb_layers_1", "time_emb_proj"},
-                                          {"out_layers_3", "conv2"},
-                                          {"skip_connection", "conv_shortcut"}};
-    for (size_t i = 0; i < COUNT_OF(pair); i++)
-        if (str_equal(name, pair[i][0])) return pair[i][1];
-    return NULL;
-}
-
-static char *block(const char *side, const char *resampler, int n, int k, const char *rest)
-{
-    int level = n / 3, j = n % 3;
-    const char *res = residual(rest);
-    if (k == 0 && res) return alloc_printf("%s.%d.resnets.%d.%s", side, level, j, res);
-    if (str_equal(rest, "op") || str_equal(rest, "conv"))
-        return alloc_printf("%s.%d.%s.0.conv", side, level, resampler);
-    char *inner = alloc_string(rest), *path = NULL;
-    dot(inner);
-    if (k == 1) path = alloc_printf("%s.%d.attentions.%d.%s", side, level, j, inner);
-    free(inner);
-    return path;
-}
-
-static char *dotted_unet(const char *name)
-{
-    static const char *const fixed[][2] = {
-        {"input_blocks_0_0", "conv_in"},
-        {"out_2", "conv_out"},
-        {"time_embed_0", "time_embedding.linear_1"},
-        {"time_embed_2", "time_embedding.linear_2"},
-        {"label_emb_0_0", "add_embedding.linear_1"},
-        {"label_emb_0_2", "add_embedding.linear_2"},
-    };
-    int n, k, end = 0;
-    for (size_t i = 0; i < COUNT_OF(fixed); i++)
-        if (str_equal(name, fixed[i][0])) return alloc_string(fixed[i][1]);
-    if (sscanf(name, "input_blocks_%d_%d_%n", &n, &k, &end) == 2 && end && n > 0)
-        return block("down_blocks", "downsamplers", n - 1, k, name + end);
-    if (sscanf(name, "output_blocks_%d_%d_%n", &n, &k, &end) == 2 && end && n >= 0)
-        return block("up_blocks", "upsamplers", n, k, name + end);
-    if (sscanf(name, "middle_block_%d_%n", &k, &end) == 1 && end) {
-        const char *res = residual(name + end);
-        if (res) return alloc_printf("mid_block.resnets.%d.%s", k / 2, res);
-        char *inner = alloc_string(name + end);
-        dot(inner);
-        char *path = alloc_printf("mid_block.attentions.0.%s", inner);
-        free(inner);
-        return path;
-    }
-    char *path = alloc_string(name);
-    dot(path);
-    return path;
-}
 
 /* ---- writing ---- */
 
@@ -125,16 +41,113 @@ static double alpha_of(const struct lora_module *m, int64_t rank)
     return m->root_rank ? alpha * sqrt((double)rank) : alpha;
 }
 
-static void add_kohya(struct writing *w, const struct lora_module *m, const char *prefix,
-                      float *alpha)
+/* Rows that the factors share; 0: nothing is factored. */
+static int64_t rank_of(const struct lora_module *m)
 {
-    const struct safetensors_entry *down = m->tensor[LORA_DOWN];
+    static const enum lora_tensor lower[] = {LORA_DOWN, LORA_W2_B, LORA_W1_B};
+    for (size_t i = 0; i < COUNT_OF(lower); i++)
+        if (m->tensor[lower[i]]) return m->tensor[lower[i]]->dim[0];
+    return 0;
+}
+
+static const char *form_of(const struct lora_module *m)
+{
+    const struct safetensors_entry *const *t = m->tensor;
+    if (t[LORA_FOREIGN]) return "OFT, BOFT or VeRA of PEFT";
+    if (t[LORA_IA3]) return "(IA)^3 of PEFT";
+    if (t[LORA_SCALE]) return "(IA)^3";
+    if (t[LORA_BLOCKS]) return t[LORA_BLOCKS]->rank == 4 ? "BOFT" : "OFT";
+    if (t[LORA_A1] || t[LORA_A2] || t[LORA_B1] || t[LORA_B2]) return "GLoRA";
+    if (m->kron) return "LoKr";
+    if (t[LORA_W1_A] || t[LORA_W2_A]) return "LoHa";
+    if (t[LORA_DIFF] || t[LORA_DIFF_B]) return "a full difference";
+    if (!t[LORA_DOWN] || !t[LORA_UP]) return "half of a pair";
+    return t[LORA_MID] ? "LoCon with a core" : t[LORA_MAGNITUDE] ? "DoRA" : "LoRA";
+}
+
+static const struct {
+    enum lora_tensor tensor;
+    const char *suffix, *kron;
+} kohya_suffixes[] = {
+    {LORA_DOWN, ".lora_down.weight", NULL},
+    {LORA_UP, ".lora_up.weight", NULL},
+    {LORA_MID, ".lora_mid.weight", NULL},
+    {LORA_DIFF, ".diff", NULL},
+    {LORA_DIFF_B, ".diff_b", NULL},
+    {LORA_W1, ".lokr_w1", NULL},
+    {LORA_W1_A, ".hada_w1_a", ".lokr_w1_a"},
+    {LORA_W1_B, ".hada_w1_b", ".lokr_w1_b"},
+    {LORA_W2, ".lokr_w2", NULL},
+    {LORA_W2_A, ".hada_w2_a", ".lokr_w2_a"},
+    {LORA_W2_B, ".hada_w2_b", ".lokr_w2_b"},
+    {LORA_T1, ".hada_t1", NULL},
+    {LORA_T2, ".hada_t2", ".lokr_t2"},
+    {LORA_A1, ".a1.weight", NULL},
+    {LORA_A2, ".a2.weight", NULL},
+    {LORA_B1, ".b1.weight", NULL},
+    {LORA_B2, ".b2.weight", NULL},
+    {LORA_BM, ".bm.weight", NULL},
+    {LORA_SCALE, ".weight", NULL},
+    {LORA_ON_INPUT, ".on_input", NULL},
+    {LORA_BLOCKS, ".oft_blocks", NULL},
+    {LORA_RESCALE, ".rescale", NULL},
+};
+
+/* PEFT scales LoKr's factors even where none has a rank; LyCORIS does not: the scale goes into the first. */
+static void scale_first(struct writing *w, const struct lora_module *m, const char *place)
+{
+    struct safetensors_entry e = *m->tensor[LORA_W1];
+    int64_t n = (int64_t)(e.bytes / dtype_bytes(e.dtype));
+    float *scaled = alloc_zero((size_t)n + 1, sizeof *scaled);
+    double scale = alpha_of(m, m->said_rank) / (double)m->said_rank;
+    for (int64_t i = 0; i < n; i++) scaled[i] = (float)(dtype_get(e.data, e.dtype, i) * scale);
+    e.dtype = DTYPE_F32;
+    e.data = keep(w, (char *)scaled);
+    e.bytes = (size_t)n * sizeof *scaled;
+    append(w, &e, place, ".lokr_w1");
+}
+
+/* One number a row as kohya has it: a column of the weight's rank. PEFT's convolutions have it as [1,out,1,1]. */
+static void append_magnitude(struct writing *w, const struct lora_module *m, const char *place)
+{
+    struct safetensors_entry e = *m->tensor[LORA_MAGNITUDE];
+    const struct safetensors_entry *up = m->tensor[LORA_UP];
+    if (m->row_magnitude && up) {
+        e.rank = up->rank;
+        for (int i = 0; i < e.rank; i++) e.dim[i] = i ? 1 : up->dim[0];
+    }
+    append(w, &e, place, ".dora_scale");
+}
+
+static int add_kohya(struct writing *w, const struct lora_module *m, const char *prefix,
+                     float *alpha, const char *file, struct error *err)
+{
+    /* PEFT's (IA)^3 scales biases too, LyCORIS' does not */
+    if (m->tensor[LORA_FOREIGN] || m->tensor[LORA_IA3])
+        return error_set(err, ERR_UNSUPPORTED,
+                         "%s: %s is %s, which has no names in kohya's and LyCORIS' files", file,
+                         m->base, form_of(m));
     char *place = keep(w, alloc_printf("%s%s", prefix, m->name));
-    *alpha = (float)alpha_of(m, down->dim[0]);
-    struct safetensors_entry number = {.dtype = DTYPE_F32, .data = alpha, .bytes = sizeof *alpha};
-    append(w, &number, place, ".alpha");
-    append(w, down, place, ".lora_down.weight");
-    append(w, m->tensor[LORA_UP], place, ".lora_up.weight");
+    int64_t rank = rank_of(m);
+    bool fold = m->kron && !rank && m->said_rank && m->tensor[LORA_W1];
+    if (m->tensor[LORA_ALPHA]) {
+        append(w, m->tensor[LORA_ALPHA], place, ".alpha");
+    } else if (rank) {
+        *alpha = (float)alpha_of(m, rank);
+        struct safetensors_entry number = {
+            .dtype = DTYPE_F32, .data = alpha, .bytes = sizeof *alpha};
+        append(w, &number, place, ".alpha");
+    }
+    for (size_t i = 0; i < COUNT_OF(kohya_suffixes); i++) {
+        const struct safetensors_entry *e = m->tensor[kohya_suffixes[i].tensor];
+        bool other = m->kron && kohya_suffixes[i].kron;
+        if (e && fold && kohya_suffixes[i].tensor == LORA_W1)
+            scale_first(w, m, place);
+        else if (e)
+            append(w, e, place, other ? kohya_suffixes[i].kron : kohya_suffixes[i].suffix);
+    }
+    if (m->tensor[LORA_MAGNITUDE]) append_magnitude(w, m, place);
+    return 0;
 }
 
 static json_t *member(struct writing *w, const char *part, const char *name)
@@ -182,21 +195,50 @@ static void say_scale(struct writing *w, const char *part, const char *path, int
         json_object_set_new(member(w, part, "alpha_pattern"), path, json_real(alpha));
 }
 
+/* Pairs, and DoRA's lengths by row, in the shape that PEFT gives them. */
+static int peft_knows(const struct lora_module *m, struct safetensors_entry *length,
+                      const char *file, struct error *err)
+{
+    const struct safetensors_entry *up = m->tensor[LORA_UP], *e = m->tensor[LORA_MAGNITUDE];
+    int tensors = 0;
+    for (int k = 0; k < LORA_TENSOR_COUNT; k++) tensors += m->tensor[k] && k != LORA_ALPHA;
+    if (tensors != 2 + (e != NULL) || !m->tensor[LORA_DOWN] || !up)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "%s: %s is %s; in PEFT's names diffusers reads LoRA and DoRA only", file,
+                         m->base, form_of(m));
+    if (!e) return 0;
+    int64_t count = (int64_t)(e->bytes / dtype_bytes(e->dtype));
+    bool by_row = m->row_magnitude || (e->dim[0] == up->dim[0] && count == e->dim[0]);
+    if (!by_row || count != up->dim[0])
+        return error_set(err, ERR_UNSUPPORTED,
+                         "%s: %s is DoRA by input column, which PEFT does not have", file, m->base);
+    *length = *e;
+    bool conv = up->rank == 4;
+    length->rank = conv ? 4 : 1;
+    for (int i = 0; i < length->rank; i++) length->dim[i] = i == (conv ? 1 : 0) ? count : 1;
+    return 0;
+}
+
 static int add_peft(struct writing *w, const struct lora_module *m, const char *file,
                     struct error *err)
 {
     static const char *const parts[] = {"unet", "text_encoder", "text_encoder_2"};
-    const struct safetensors_entry *down = m->tensor[LORA_DOWN];
-    char *path = m->part == LORA_UNET ? dotted_unet(m->name) : alloc_string(m->name);
+    const struct safetensors_entry *down = m->tensor[LORA_DOWN], *up = m->tensor[LORA_UP];
+    struct safetensors_entry length = {0};
+    int rc = peft_knows(m, &length, file, err);
+    if (rc) return rc;
+    char *path = m->part == LORA_UNET ? layout_dotted_unet(m->name) : alloc_string(m->name);
     if (!path)
         return error_set(err, ERR_FORMAT, "%s: %s is no place of a Stable Diffusion UNet", file,
                          m->base);
-    if (m->part != LORA_UNET) dot(path);
+    if (m->part != LORA_UNET) layout_dot(path);
     keep(w, path);
     char *place = keep(w, alloc_printf("%s.%s", parts[m->part], path));
     append(w, down, place, ".lora_A.weight");
-    append(w, m->tensor[LORA_UP], place, ".lora_B.weight");
+    append(w, up, place, ".lora_B.weight");
+    if (length.data) append(w, &length, place, ".lora_magnitude_vector");
     say_scale(w, parts[m->part], path, down->dim[0], alpha_of(m, down->dim[0]));
+    if (length.data) say(w, parts[m->part], "use_dora", json_true());
     return 0;
 }
 
@@ -231,17 +273,10 @@ int layout_rename_lora(const char *from, const char *to, bool peft, struct error
     w.said = json_object();
     for (size_t i = 0; !rc && i < f.count; i++) {
         const struct lora_module *m = &f.modules[i];
-        int tensors = 0;
-        for (int k = 0; k < LORA_TENSOR_COUNT; k++) tensors += m->tensor[k] && k != LORA_ALPHA;
-        if (tensors != 2 || !m->tensor[LORA_DOWN] || !m->tensor[LORA_UP])
-            rc = error_set(err, ERR_UNSUPPORTED,
-                           "%s: %s is no plain pair of matrices, which alone have names in both "
-                           "dialects",
-                           from, m->base);
-        else if (peft)
+        if (peft)
             rc = add_peft(&w, m, from, err);
         else
-            add_kohya(&w, m, (pair ? two : one)[m->part], &w.alpha[i]);
+            rc = add_kohya(&w, m, (pair ? two : one)[m->part], &w.alpha[i], from, err);
     }
     if (!rc) rc = write_file(&w, &f, peft, to, err);
     for (size_t i = 0; i < w.owned_count; i++) free(w.owned[i]);

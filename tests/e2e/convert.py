@@ -172,7 +172,24 @@ with tempfile.TemporaryDirectory() as folder:
     write(out("ldm"), {"lora_unet_%s.lora_%s.weight" % (n, x): pair for n in named for x in ("down", "up")})
     convert(out("ldm"), out("hf"), "--to", "peft")
     assert set(read(out("hf"))[1]) == {"unet.%s.lora_%s.weight" % (n, x) for n in named.values() for x in "AB"}
-    assert "no plain pair" in convert(DATA + "/lora/loha.safetensors", out("no"), "--to", "peft", code=1)
+    # other forms: kohya's and LyCORIS' names have all but PEFT's own, PEFT's are for LoRA and DoRA by row
+    lora = lambda name: DATA + "/lora/%s.safetensors" % name
+    more = lambda name: DATA + "/../mixed/lora/%s/adapter_model.safetensors" % name
+    family = lambda name: DATA + "/../family/lora/%s.safetensors" % name
+    forms = ((lora("dora-peft"), "DoRA"), (more("peft-loha"), "LoHa"), (more("peft-lokr"), "LoKr"), (lora("locon"), "LoCon with a core"),
+             (lora("diff"), "a full difference"), (family("glora"), "GLoRA"), (family("boft"), "BOFT"))
+    for given, form in forms:
+        convert(given, out("anew"), "--to", "kohya")
+        pictures = {draw(DATA + "/models/sd1", "--lora", p) for p in (given, out("anew"))}
+        assert len(pictures) == 1, form
+        if form == "DoRA":
+            convert(out("anew"), out("back"), "--to", "peft")
+            assert read(out("back"))[1] == read(given)[1], "there and back"
+            continue
+        sentence = convert(given, out("no"), "--to", "peft", code=1)
+        assert "is %s" % form in sentence and not os.path.exists(out("no")), sentence
+    assert "DoRA by input column" in convert(lora("dora"), out("no"), "--to", "peft", code=1)
+    assert "(IA)^3 of PEFT" in convert(family("ia3-peft"), out("no"), "--to", "kohya", code=1)
 
     assert "usage" in convert(single, folder + "/x.ckpt", code=2)
     assert "usage" in convert(single, out("x"), "--precision", "fp8", code=2)
