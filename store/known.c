@@ -56,6 +56,18 @@ static const struct known_file table[] = {
     {"vae_transparent_decoder", "safetensors", LAYERED "vae_transparent_decoder.safetensors",
      "59dc8feefe40d26b6cb7186aed7af70c60d94ac4f9db8ebe7f121a01ba27a2fc", 0, STORE_LAYERED, NULL},
 #undef LAYERED
+#define ANNOTATORS "https://huggingface.co/lllyasviel/Annotators/resolve/main/"
+    {"ControlNetHED", "pth", ANNOTATORS "ControlNetHED.pth",
+     "5ca93762ffd68a29fee1af9d495bf6aab80ae86f08905fb35472a083a4c7a8fa", 0, STORE_ANNOTATOR, NULL},
+    {"res101", "pth", ANNOTATORS "res101.pth",
+     "1d696b2ef3e8336b057d0c15bc82d2fecef821bfebe5ef9d7671a5ec5dde520b", 0, STORE_ANNOTATOR, NULL},
+    {"body_pose_model", "pth", ANNOTATORS "body_pose_model.pth",
+     "25a948c16078b0f08e236bda51a385d855ef4c153598947c28c0d47ed94bb746", 0, STORE_ANNOTATOR, NULL},
+    {"upernet_global_small", "pth", ANNOTATORS "upernet_global_small.pth",
+     "bebfa1264c10381e389d8065056baaadbdadee8ddc6e36770d1ec339dc84d970", 0, STORE_ANNOTATOR, NULL},
+    {"mlsd_large_512_fp32", "pth", ANNOTATORS "mlsd_large_512_fp32.pth",
+     "5696f168eb2c30d4374bbfd45436f7415bb4d88da29bea97eea0101520fba082", 0, STORE_ANNOTATOR, NULL},
+#undef ANNOTATORS
 #define WORDS                                                                                      \
     "https://raw.githubusercontent.com/db0/nataili/"                                               \
     "3cfc46fc81734293292778f35bb9f636839db5ef/nataili/"
@@ -104,6 +116,13 @@ static const struct {
     {{"layer_diffuse_sd15"}, {"layer_sd15_transparent_attn", "layer_sd15_vae_transparent_decoder"}},
     {{"layer_diffuse_sdxl"}, {"layer_xl_transparent_conv", "vae_transparent_decoder"}},
     {{"nsfw", "clip"}, {"clip-vit-large-patch14"}},
+    {{"annotators"},
+     {"ControlNetHED", "res101", "body_pose_model", "upernet_global_small", "mlsd_large_512_fp32"}},
+    {{"annotator-hed", "annotator-fakescribbles"}, {"ControlNetHED"}},
+    {{"annotator-depth"}, {"res101"}},
+    {{"annotator-openpose"}, {"body_pose_model"}},
+    {{"annotator-seg"}, {"upernet_global_small"}},
+    {{"annotator-hough", "annotator-mlsd"}, {"mlsd_large_512_fp32"}},
 };
 
 const struct known_file *known_find(const char *name)

@@ -1,7 +1,7 @@
 /*
  * known.h - files that the Horde's lists name only in passing, with the SHA-256 that each must have:
- *           weights of face fixers, of the background's remover, of the captioner and of CLIP; BERT's
- *           vocabulary; the lists of words of an interrogation.
+ *           weights of face fixers, of the background's remover, of the captioner, of CLIP and of the
+ *           networks that draw control maps; BERT's vocabulary; the lists of words of an interrogation.
  *
  * Place    `kiln models get gfpgan|codeformers|u2net|caption|interrogation`, and whatever else asks
  *          which hash a file of the store must have.
@@ -12,7 +12,8 @@
  *          whose MD5 rembg itself states). BLIP: blip.json of the same lists. CLIP ViT-L/14 and BERT's
  *          vocabulary: the revisions and SHA-256 that several public projects pin alike. The lists are those
  *          of the Horde's first worker, db0/nataili, at the commit in the address; their SHA-256 was taken
- *          from a copy of that repository.
+ *          from a copy of that repository. Annotators: the catalogue of
+ *          Haidra-Org/horde-model-reference (annotator_catalog.py), which the Horde's worker fetches by.
  */
 #ifndef STORE_KNOWN_H
 #define STORE_KNOWN_H

@@ -36,7 +36,8 @@
     X(LAYERED, "layered", "safetensors", NULL, NULL)                                               \
     X(CAPTION, "caption", "safetensors", "pth", "txt")                                             \
     X(WORDS, "words", "txt", NULL, NULL)                                                           \
-    X(SAFETY, "safety", "safetensors", NULL, NULL)
+    X(SAFETY, "safety", "safetensors", NULL, NULL)                                                 \
+    X(ANNOTATOR, "annotators", "safetensors", "pth", "bin")
 
 enum store_kind {
 #define X(name, folder, first, second, third) STORE_##name,

@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/free_memory.h"
 #include "base/now.h"
+#include "diffusion/matte/matting.h"
 #include "diffusion/matte/u2net.h"
 #include "image/resize.h"
 
@@ -122,22 +123,66 @@ static uint8_t faded(int a, int b)
     return (uint8_t)((t + (t >> 8)) >> 8);
 }
 
+/* made: RGBA, raw. ERR_INVALID: the edge cannot be estimated. */
+static int soften(struct pixels *made, const struct pixels *mask,
+                  const struct pipeline_hooks *hooks, struct error *err)
+{
+    size_t n = (size_t)made->width * (size_t)made->height;
+    uint8_t *trimap = alloc_try(n, 1);
+    double *alpha = alloc_try(n, sizeof *alpha);
+    float *colour = alloc_try(n * 3, sizeof *colour);
+    int rc =
+        trimap && alpha && colour ? 0 : error_set(err, ERR_NO_MEMORY, "no memory for soft edges");
+    if (!rc) rc = matting_trimap(trimap, mask, err);
+    if (!rc)
+        rc = matting_alpha(alpha, made, trimap, hooks ? hooks->canceled : NULL,
+                           hooks ? hooks->context : NULL, err);
+    if (!rc) rc = matting_colour(colour, made, alpha, err);
+    for (size_t i = 0; !rc && i < n; i++) {
+        uint8_t *p = made->data + i * 4;
+        for (size_t k = 0; k < 3; k++) p[k] = (uint8_t)(colour[i * 3 + k] * 255);
+        p[3] = faded(p[3], (int)(alpha[i] * 255));
+    }
+    free(trimap);
+    free(alpha);
+    free(colour);
+    return rc;
+}
+
+int matte_cut(struct pixels *to, const struct pixels *from, const struct pixels *mask,
+              const struct pipeline_hooks *hooks, struct error *err)
+{
+    struct pixels made = {0};
+    struct error why;
+    int rc = pixels_convert(&made, from, 4, err);
+    if (rc) return rc;
+    rc = soften(&made, mask, hooks, &why);
+    if (rc == ERR_INVALID) {
+        rc = 0;
+        for (int64_t i = 0; i < (int64_t)made.width * made.height; i++)
+            for (int k = 0; k < 4; k++)
+                made.data[i * 4 + k] = faded(made.data[i * 4 + k], mask->data[i]);
+    }
+    if (rc) {
+        pixels_release(&made);
+        return error_set(err, rc, "%s", why.text);
+    }
+    *to = made;
+    return 0;
+}
+
 int matte_run(struct matte *m, struct pixels *to, const struct pixels *from,
               const struct pipeline_hooks *hooks, struct error *err)
 {
-    struct pixels mask = {0}, made = {0};
+    struct pixels mask = {0};
     double start = now_seconds();
     if (hooks && hooks->canceled && hooks->canceled(hooks->context))
         return error_set(err, ERR_CANCELED, "stopped on request");
     int rc = matte_mask(m, &mask, from, err);
-    if (!rc) rc = pixels_convert(&made, from, 4, err);
-    for (int64_t i = 0; !rc && i < (int64_t)made.width * made.height; i++)
-        for (int k = 0; k < 4; k++)
-            made.data[i * 4 + k] = faded(made.data[i * 4 + k], mask.data[i]);
+    if (!rc) rc = matte_cut(to, from, &mask, hooks, err);
     pixels_release(&mask);
     if (rc) return rc;
     struct pipeline_progress now = {PHASE_DECODE, 1, 1, now_seconds() - start};
     if (hooks && hooks->progress) hooks->progress(hooks->context, &now);
-    *to = made;
     return 0;
 }

@@ -47,25 +47,62 @@ static int furthest(const struct pixels *a, const struct pixels *b)
     return most;
 }
 
+/* The reference's cut of an opaque picture has the mask for its alpha. */
+static void alpha_of(struct pixels *mask, const struct pixels *cut)
+{
+    assert_int_equal(cut->channels, 4);
+    assert_int_equal(pixels_new(mask, cut->width, cut->height, 1, NULL), 0);
+    for (int i = 0; i < cut->width * cut->height; i++) mask->data[i] = cut->data[i * 4 + 3];
+}
+
 static void each_form_cuts_the_same(void **state)
 {
     static const char *const forms[] = {"u2net.safetensors", "u2net.onnx", "u2net-norms.onnx"};
-    struct pixels source = {0}, want = {0};
+    struct pixels source = {0}, cut = {0}, want = {0};
     read_picture(&source, "source.png");
-    read_picture(&want, "cut.png");
+    read_picture(&cut, "cut.png");
+    alpha_of(&want, &cut);
     for (size_t i = 0; i < COUNT_OF(forms); i++) {
         struct matte *m = open_matte(forms[i]);
-        struct pixels have = {0};
+        struct pixels mask = {0}, have = {0}, again = {0};
         struct error err;
-        if (matte_run(m, &have, &source, NULL, &err)) fail_msg("%s", err.text);
-        int most = furthest(&have, &want);
+        if (matte_mask(m, &mask, &source, &err)) fail_msg("%s", err.text);
+        int most = furthest(&mask, &want);
         printf("%s: at most %d of 255 apart\n", forms[i], most);
         assert_true(most <= 1); /* a mask value that falls on the other side of a step */
+        if (matte_run(m, &have, &source, NULL, &err)) fail_msg("%s", err.text);
+        if (matte_cut(&again, &source, &mask, NULL, &err)) fail_msg("%s", err.text);
+        assert_int_equal(furthest(&have, &again), 0);
+        pixels_release(&mask);
         pixels_release(&have);
+        pixels_release(&again);
         matte_close(m);
     }
     pixels_release(&source);
+    pixels_release(&cut);
     pixels_release(&want);
+}
+
+/* Without a pixel that is surely foreground the mask itself fades colour and alpha, as rembg does. */
+static void a_faint_mask_fades(void **state)
+{
+    struct pixels source = {0}, cut = {0}, mask = {0}, have = {0};
+    struct error err;
+    read_picture(&source, "source.png");
+    read_picture(&cut, "cut.png");
+    alpha_of(&mask, &cut);
+    for (int i = 0; i < mask.width * mask.height; i++)
+        mask.data[i] = mask.data[i] > 200 ? 200 : mask.data[i];
+    if (matte_cut(&have, &source, &mask, NULL, &err)) fail_msg("%s", err.text);
+    for (int i = 0; i < mask.width * mask.height; i++) {
+        assert_int_equal(have.data[i * 4 + 3], mask.data[i]);
+        for (int k = 0; k < 3; k++) {
+            int faded = (source.data[i * 3 + k] * mask.data[i] + 127) / 255;
+            assert_in_range(have.data[i * 4 + k], faded > 0 ? faded - 1 : 0, faded + 1);
+        }
+    }
+    struct pixels *every[] = {&source, &cut, &mask, &have};
+    for (size_t i = 0; i < COUNT_OF(every); i++) pixels_release(every[i]);
 }
 
 /* A clear pixel of the source stays clear; grey comes out as RGBA. */
@@ -114,6 +151,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_form_cuts_the_same),
+        cmocka_unit_test(a_faint_mask_fades),
         cmocka_unit_test(alpha_is_kept),
         cmocka_unit_test(other_files_are_refused),
     };

@@ -195,6 +195,10 @@ static void test_known(void **state)
     const struct known_file *files[KNOWN_GROUP_MAX];
     assert_int_equal(known_group("interrogation", files), 8);
     assert_int_equal(known_group("Caption", files), 2);
+    assert_int_equal(known_group("annotators", files), 5);
+    assert_int_equal(known_group("annotator-seg", files), 1);
+    assert_string_equal(files[0]->name, "upernet_global_small");
+    assert_non_null(known_in_store(STORE_ANNOTATOR, "res101"));
     assert_int_equal(known_group("palmistry", files), 0);
     assert_non_null(known_in_store(STORE_SAFETY, "model"));
     assert_null(known_in_store(STORE_WORDS, "tags"));
