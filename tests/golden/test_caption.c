@@ -18,24 +18,15 @@
 #include "diffusion/alchemy/blip.h"
 #include "diffusion/alchemy/caption.h"
 #include "diffusion/alchemy/wordpiece.h"
-#include "image/codec.h"
+#include "tests/golden/answers.h"
 
 #define ROWS (10 * 32)
 
-static const char *folder;
-static struct device *device;
-static json_t *expected;
-
-static char *in_folder(const char *name)
-{
-    return alloc_printf("%s/%s", folder, name);
-}
-
 static int try_open(struct caption **c, const char *model, const char *vocab, struct error *err)
 {
-    char *model_path = *model == '/' ? alloc_string(model) : in_folder(model);
-    char *vocab_path = *vocab == '/' ? alloc_string(vocab) : in_folder(vocab);
-    int rc = caption_open(c, device, model_path, vocab_path, PRECISION_FP32, err);
+    char *model_path = answers_path(model);
+    char *vocab_path = answers_path(vocab);
+    int rc = caption_open(c, answers.device, model_path, vocab_path, PRECISION_FP32, err);
     free(model_path);
     free(vocab_path);
     return rc;
@@ -49,14 +40,6 @@ static struct caption *must_open(const char *model)
     return c;
 }
 
-static void read_picture(struct pixels *p, const char *name)
-{
-    struct error err;
-    char *path = alloc_printf("%s/../safety/%s.png", folder, name);
-    if (image_read(p, NULL, path, &err)) fail_msg("%s", err.text);
-    free(path);
-}
-
 static int whole(const json_t *o, const char *key)
 {
     return (int)json_integer_value(json_object_get(o, key));
@@ -67,19 +50,6 @@ static double number(const json_t *o, const char *key)
     return json_number_value(json_object_get(o, key));
 }
 
-/* Largest difference over the largest magnitude. */
-static double distance(const float *have, const json_t *want)
-{
-    double worst = 0, largest = 0;
-    for (size_t i = 0; i < json_array_size(want); i++) {
-        double w = json_number_value(json_array_get(want, i));
-        worst = fmax(worst, fabs(have[i] - w));
-        largest = fmax(largest, fabs(w));
-    }
-    assert_true(largest > 0);
-    return worst / largest;
-}
-
 static void a_picture_becomes_the_same_rows(void **state)
 {
     static const char *const files[] = {"blip.safetensors", "blip.pth"};
@@ -87,16 +57,16 @@ static void a_picture_becomes_the_same_rows(void **state)
     json_t *picture;
     for (size_t i = 0; i < COUNT_OF(files); i++) {
         struct caption *c = must_open(files[i]);
-        json_array_foreach(json_object_get(expected, "pictures"), k, picture)
+        json_array_foreach(json_object_get(answers.expected, "pictures"), k, picture)
         {
             float rows[ROWS];
             struct pixels p;
             struct error err;
             const char *name = json_string_value(json_object_get(picture, "name"));
-            read_picture(&p, name);
+            answers_picture(&p, name);
             assert_int_equal(json_array_size(json_object_get(picture, "rows")), ROWS);
             if (caption_look(c, rows, ROWS, &p, &err)) fail_msg("%s", err.text);
-            double d = distance(rows, json_object_get(picture, "rows"));
+            double d = answers_distance(rows, json_object_get(picture, "rows"));
             printf("%s %s: rows %.1e\n", files[i], name, d);
             assert_true(d < 1e-5);
             assert_int_equal(caption_look(c, rows, ROWS - 1, &p, &err), ERR_INVALID);
@@ -146,11 +116,11 @@ static void greedy_and_beams_find_the_same_words(void **state)
     int compared = 0;
     for (size_t i = 0; i < COUNT_OF(files); i++) {
         struct caption *c = must_open(files[i]);
-        json_array_foreach(json_object_get(expected, "pictures"), k, picture)
+        json_array_foreach(json_object_get(answers.expected, "pictures"), k, picture)
         {
             struct pixels p;
             const char *name = json_string_value(json_object_get(picture, "name"));
-            read_picture(&p, name);
+            answers_picture(&p, name);
             json_array_foreach(json_object_get(picture, "searches"), n, search)
             {
                 compare_search(c, &p, search, name);
@@ -172,7 +142,7 @@ static void open_net(struct blip *m, struct weight_store **store)
     struct blip_config config;
     enum dialect dialect;
     struct error err = {0};
-    char *path = in_folder("blip.safetensors");
+    char *path = answers_path("blip.safetensors");
     assert_int_equal(weight_store_open(store, path, &err), 0);
     assert_int_equal(blip_detect(&config, *store, &dialect, &err), 0);
     assert_int_equal(config.grid, 3);
@@ -202,7 +172,7 @@ static void logits_do_not_depend_on_the_row(void **state)
     float *many = alloc_zero((size_t)(3 * vocab), sizeof *many);
     for (int i = 0; i < 3 * 24 * 24; i++) patches[i] = (float)((i * 37 % 101) / 50.0 - 1);
     const int32_t text[] = {5, 9, 14};
-    pass_memory_init(&memory, device, 0);
+    pass_memory_init(&memory, answers.device, 0);
     assert_int_equal(blip_start(&w, &m, &memory, DTYPE_F32, patches, &err), 0);
     for (int i = 0; i < 3; i++)
         assert_int_equal(blip_step(&w, alone, &text[i], &(int){0}, 1, &err), 0);
@@ -223,28 +193,28 @@ static void logits_do_not_depend_on_the_row(void **state)
     free(patches);
     free(alone);
     free(many);
-    blip_release(&m, device);
+    blip_release(&m, answers.device);
     pass_memory_release(&memory);
     weight_store_close(store);
 }
 
 static void logits_of_a_given_text_agree(void **state)
 {
-    const json_t *forced = json_object_get(expected, "forced");
+    const json_t *forced = json_object_get(answers.expected, "forced");
     size_t k;
     json_t *picture;
     struct weight_store *store;
     struct blip m;
     struct error err = {0};
     open_net(&m, &store);
-    pass_memory_init(&memory, device, 0);
+    pass_memory_init(&memory, answers.device, 0);
     float *logits = alloc_zero((size_t)m.config.vocab, sizeof *logits);
-    json_array_foreach(json_object_get(expected, "pictures"), k, picture)
+    json_array_foreach(json_object_get(answers.expected, "pictures"), k, picture)
     {
         float patches[3 * 24 * 24];
         struct pixels p;
         struct blip_writing w;
-        read_picture(&p, json_string_value(json_object_get(picture, "name")));
+        answers_picture(&p, json_string_value(json_object_get(picture, "name")));
         assert_int_equal(caption_patches(patches, &m.config, &p, &err), 0);
         assert_int_equal(blip_start(&w, &m, &memory, DTYPE_F32, patches, &err), 0);
         for (size_t i = 0; i < json_array_size(forced); i++) {
@@ -252,13 +222,13 @@ static void logits_of_a_given_text_agree(void **state)
             assert_int_equal(blip_step(&w, logits, &token, &(int){0}, 1, &err), 0);
         }
         blip_stop(&w);
-        double d = distance(logits, json_object_get(picture, "logits"));
+        double d = answers_distance(logits, json_object_get(picture, "logits"));
         printf("%s: logits %.1e\n", json_string_value(json_object_get(picture, "name")), d);
         assert_true(d < 1e-5);
         pixels_release(&p);
     }
     free(logits);
-    blip_release(&m, device);
+    blip_release(&m, answers.device);
     pass_memory_release(&memory);
     weight_store_close(store);
 }
@@ -278,7 +248,7 @@ static void it_can_be_stopped_between_words(void **state)
     struct pixels p;
     struct error err = {0};
     char *text = NULL;
-    read_picture(&p, "wide");
+    answers_picture(&p, "wide");
     for (int after = 0; after < 6; after++) {
         int left = after;
         struct pipeline_hooks hooks = {&left, NULL, stop};
@@ -298,7 +268,7 @@ static void bounds_are_named(void **state)
     struct pixels p;
     struct error err = {0};
     char *text = NULL;
-    read_picture(&p, "square");
+    answers_picture(&p, "square");
     o.beams = 17;
     assert_int_equal(caption_run(c, &text, &p, &o, "", NULL, &err), ERR_INVALID);
     assert_non_null(strstr(err.text, "17 beams"));
@@ -320,7 +290,7 @@ static char *spoil(const char *name, size_t cut, size_t spoilt)
 {
     struct buf b;
     struct error err;
-    char *from = in_folder("blip.safetensors"),
+    char *from = answers_path("blip.safetensors"),
          *to = alloc_printf("/tmp/kiln-caption-%d-%s", (int)getpid(), name);
     buf_init(&b, 1 << 20);
     assert_int_equal(buf_read_file(&b, from, &err), 0);
@@ -359,7 +329,7 @@ static void numbers_that_are_none_are_no_words(void **state)
     struct error err = {0};
     assert_int_equal(try_open(&c, path, "vocab.txt", &err), 0);
     struct search_options o = caption_options(c);
-    read_picture(&p, "tall");
+    answers_picture(&p, "tall");
     assert_int_equal(caption_run(c, &text, &p, &o, CAPTION_PROMPT, NULL, &err), ERR_FORMAT);
     assert_non_null(strstr(err.text, "no number"));
     assert_null(text);
@@ -417,22 +387,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(numbers_that_are_none_are_no_words),
         cmocka_unit_test(pieces_are_joined_as_bert_does),
     };
-    if (argc < 2) {
-        fprintf(stderr, "usage: test_caption FOLDER\n");
-        return 2;
-    }
-    folder = argv[1];
-    char *path = in_folder("expected.json");
-    json_error_t why;
-    expected = json_load_file(path, 0, &why);
-    free(path);
-    if (!expected) {
-        fprintf(stderr, "expected.json: %s\n", why.text);
-        return 1;
-    }
-    if (device_open(&device, "cpu", NULL)) return 1;
+    if (!answers_open(argc, argv, "expected.json")) return 2;
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    device_close(device);
-    json_decref(expected);
+    answers_close();
     return failed;
 }

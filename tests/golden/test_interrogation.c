@@ -19,18 +19,16 @@
 #include "base/str.h"
 #include "diffusion/alchemy/interrogator.h"
 #include "diffusion/alchemy/word_list.h"
-#include "image/codec.h"
+#include "tests/golden/answers.h"
 
-static const char *folder;
-static struct device *device;
 static char place[] = "/tmp/kiln-words-XXXXXX"; /* lists are copied here: vectors lie beside them */
 
 static struct clip_pair *open_pair(const char *name)
 {
     struct clip_pair *pair;
     struct error err = {0};
-    char *path = alloc_printf("%s/../safety/%s", folder, name);
-    if (clip_pair_open(&pair, device, path, &err)) fail_msg("%s", err.text);
+    char *path = alloc_printf("%s/../safety/%s", answers.folder, name);
+    if (clip_pair_open(&pair, answers.device, path, &err)) fail_msg("%s", err.text);
     free(path);
     return pair;
 }
@@ -39,7 +37,7 @@ static struct interrogator *open_words(struct clip_pair *pair)
 {
     struct interrogator *in;
     struct error err = {0};
-    char *vocab = alloc_printf("%s/../safety/tokenizer", folder);
+    char *vocab = answers_path("../safety/tokenizer");
     if (interrogator_open(&in, pair, place, vocab, &err)) fail_msg("%s", err.text);
     free(vocab);
     return in;
@@ -83,7 +81,7 @@ static void take_away(const char *path, const char *name)
 
 static int fill_place(void **state)
 {
-    char *lists = alloc_printf("%s/words", folder);
+    char *lists = answers_path("words");
     (void)state;
     each_file(lists, copy_here);
     free(lists);
@@ -97,24 +95,6 @@ static int empty_place(void **state)
     return 0;
 }
 
-static void read_picture(struct pixels *p, const char *name)
-{
-    struct error err;
-    char *path = alloc_printf("%s/../safety/%s.png", folder, name);
-    if (image_read(p, NULL, path, &err)) fail_msg("%s", err.text);
-    free(path);
-}
-
-static json_t *expectation(void)
-{
-    char *path = alloc_printf("%s/interrogation.json", folder);
-    json_error_t why;
-    json_t *root = json_load_file(path, 0, &why);
-    if (!root) fail_msg("%s", why.text);
-    free(path);
-    return root;
-}
-
 /* Every group of the expectation, word by word. Returns the largest difference in per cent. */
 static double compare(struct interrogator *in, const json_t *want)
 {
@@ -125,7 +105,7 @@ static double compare(struct interrogator *in, const json_t *want)
     double worst = 0;
     const char *group;
     json_t *list;
-    read_picture(&p, json_string_value(json_object_get(want, "name")));
+    answers_picture(&p, json_string_value(json_object_get(want, "name")));
     if (interrogator_run(in, &words, &count, &p, INTERROGATOR_TOP, NULL, &err))
         fail_msg("%s", err.text);
     json_object_foreach(json_object_get(want, "groups"), group, list)
@@ -150,7 +130,7 @@ static double compare(struct interrogator *in, const json_t *want)
 static void ranks_and_shares_agree_with_torch(void **state)
 {
     static const char *const files[] = {"model.safetensors", "openclip.safetensors"};
-    json_t *expected = expectation(), *picture;
+    json_t *expected = answers.expected, *picture;
     size_t k;
     for (size_t i = 0; i < COUNT_OF(files); i++) {
         struct clip_pair *pair = open_pair(files[i]);
@@ -167,7 +147,6 @@ static void ranks_and_shares_agree_with_torch(void **state)
         interrogator_close(in);
         clip_pair_close(pair);
     }
-    json_decref(expected);
 }
 
 /* ---- what is kept on disk ---- */
@@ -258,18 +237,17 @@ static void torn_vectors_are_made_again(void **state)
     assert_int_equal(prepare("model.safetensors", 0, 0).all, first.all);
     each_file(place, shorten_vectors);
     assert_int_equal(prepare("model.safetensors", 0, 0).all, first.all);
-    json_t *expected = expectation();
+    json_t *expected = answers.expected;
     struct clip_pair *pair = open_pair("model.safetensors");
     struct interrogator *in = open_words(pair);
     assert_true(compare(in, json_array_get(expected, 0)) < 1e-3);
     interrogator_close(in);
     clip_pair_close(pair);
-    json_decref(expected);
 }
 
 static void a_disk_that_keeps_nothing_is_no_failure(void **state)
 {
-    json_t *expected = expectation();
+    json_t *expected = answers.expected;
     struct clip_pair *pair = open_pair("model.safetensors");
     struct interrogator *in = open_words(pair);
     struct error err = {0}, unkept;
@@ -282,7 +260,6 @@ static void a_disk_that_keeps_nothing_is_no_failure(void **state)
     assert_true(compare(in, json_array_get(expected, 1)) < 1e-3);
     interrogator_close(in);
     clip_pair_close(pair);
-    json_decref(expected);
     free(aside);
 }
 
@@ -334,7 +311,7 @@ static void without_lists_there_is_nothing_to_ask(void **state)
     struct pixels p;
     struct alchemy_word *words = NULL;
     int count;
-    read_picture(&p, "wide");
+    answers_picture(&p, "wide");
     assert_int_equal(interrogator_run(in, &words, &count, &p, 0, NULL, &err), ERR_INVALID);
     assert_int_equal(interrogator_run(in, &words, &count, &p, 101, NULL, &err), ERR_INVALID);
     assert_null(words);
@@ -352,14 +329,9 @@ int main(int argc, char **argv)
         TEST(a_disk_that_keeps_nothing_is_no_failure), TEST(lists_are_text),
         TEST(without_lists_there_is_nothing_to_ask),
     };
-    if (argc < 2) {
-        fprintf(stderr, "usage: test_interrogation FOLDER\n");
-        return 2;
-    }
-    folder = argv[1];
-    if (!mkdtemp(place) || device_open(&device, "cpu", NULL)) return 1;
+    if (!mkdtemp(place) || !answers_open(argc, argv, "interrogation.json")) return 2;
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    device_close(device);
+    answers_close();
     rmdir(place);
     return failed;
 }

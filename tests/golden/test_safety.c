@@ -16,11 +16,8 @@
 #include "base/buf.h"
 #include "diffusion/safety/notice.h"
 #include "diffusion/safety/safety.h"
-#include "image/codec.h"
 #include "image/resize.h"
-
-static const char *folder;
-static struct device *device;
+#include "tests/golden/answers.h"
 
 /* a heap whose n-th call fails (linked with --wrap); 0: never */
 static int heap_countdown;
@@ -40,17 +37,12 @@ void *__wrap_alloc_try_aligned(size_t alignment, size_t bytes)
                                                    : __real_alloc_try_aligned(alignment, bytes);
 }
 
-static char *in_folder(const char *name)
-{
-    return alloc_printf("%s/%s", folder, name);
-}
-
 static int try_open(struct safety **s, const char *model, const char *rules, struct error *err)
 {
-    char *model_path = *model == '/' ? alloc_string(model) : in_folder(model);
-    char *rules_path = *rules == '/' ? alloc_string(rules) : in_folder(rules);
-    char *vocab = in_folder("tokenizer");
-    int rc = safety_open(s, device, model_path, rules_path, vocab, err);
+    char *model_path = answers_path(model);
+    char *rules_path = answers_path(rules);
+    char *vocab = answers_path("tokenizer");
+    int rc = safety_open(s, answers.device, model_path, rules_path, vocab, err);
     free(model_path);
     free(rules_path);
     free(vocab);
@@ -65,59 +57,32 @@ static struct safety *must_open(const char *model)
     return s;
 }
 
-static void read_picture(struct pixels *p, const char *name)
-{
-    struct error err;
-    char *path = alloc_printf("%s/%s.png", folder, name);
-    if (image_read(p, NULL, path, &err)) fail_msg("%s", err.text);
-    free(path);
-}
-
-/* Largest difference over the largest magnitude. */
-static double distance(const float *have, json_t *want, const char *key)
-{
-    double worst = 0, largest = 0;
-    json_t *list = json_object_get(want, key);
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        double w = json_real_value(json_array_get(list, i));
-        worst = fmax(worst, fabs(have[i] - w));
-        largest = fmax(largest, fabs(w));
-    }
-    assert_true(largest > 0);
-    return worst / largest;
-}
-
 static void vectors_and_cosines_agree_with_torch(void **state)
 {
     static const char *const files[] = {"model.safetensors", "openclip.safetensors"};
-    char *path = in_folder("expected.json");
-    json_error_t why;
-    json_t *expected = json_load_file(path, 0, &why), *picture;
+    json_t *picture;
     size_t k;
-    free(path);
-    if (!expected) fail_msg("%s", why.text);
     for (size_t i = 0; i < COUNT_OF(files); i++) {
         struct safety *s = must_open(files[i]);
         assert_int_equal(safety_rules(s)->count,
-                         json_array_size(json_object_get(expected, "phrases")));
-        json_array_foreach(json_object_get(expected, "pictures"), k, picture)
+                         json_array_size(json_object_get(answers.expected, "phrases")));
+        json_array_foreach(json_object_get(answers.expected, "pictures"), k, picture)
         {
             float vector[16], similarity[16];
             struct pixels p;
             struct error err;
             const char *name = json_string_value(json_object_get(picture, "name"));
-            read_picture(&p, name);
+            answers_picture(&p, name);
             assert_int_equal(safety_width(s), 16);
             if (safety_look(s, &p, vector, similarity, &err)) fail_msg("%s", err.text);
-            double a = distance(vector, picture, "vector");
-            double b = distance(similarity, picture, "similarity");
+            double a = answers_distance(vector, json_object_get(picture, "vector"));
+            double b = answers_distance(similarity, json_object_get(picture, "similarity"));
             printf("%s %s: vector %.1e, cosines %.1e\n", files[i], name, a, b);
             assert_true(a < 1e-4 && b < 1e-4);
             pixels_release(&p);
         }
         safety_close(s);
     }
-    json_decref(expected);
 }
 
 /* rules.tsv with every threshold of a role moved to where all or no pictures match. */
@@ -141,7 +106,7 @@ static enum safety_verdict verdict_at(double person, double young, double concep
     struct error err = {0};
     enum safety_verdict v;
     if (try_open(&s, "model.safetensors", path, &err)) fail_msg("%s", err.text);
-    read_picture(&p, "wide");
+    answers_picture(&p, "wide");
     assert_int_equal(safety_check(s, &p, prompt, &v, &err), 0);
     pixels_release(&p);
     safety_close(s);
@@ -165,7 +130,7 @@ static char *spoil(const char *name, size_t cut, size_t spoilt)
 {
     struct buf b;
     struct error err;
-    char *from = in_folder("model.safetensors"),
+    char *from = answers_path("model.safetensors"),
          *to = alloc_printf("/tmp/kiln-safety-%d-%s", (int)getpid(), name);
     buf_init(&b, 1 << 20);
     assert_int_equal(buf_read_file(&b, from, &err), 0);
@@ -183,7 +148,7 @@ static void what_is_not_whole_is_refused(void **state)
     struct error err = {0};
     assert_int_equal(try_open(&s, "no-such-file.safetensors", "rules.tsv", &err), ERR_NOT_FOUND);
     assert_int_equal(try_open(&s, "model.safetensors", "no-such-table.tsv", &err), ERR_NOT_FOUND);
-    char *other = in_folder("../upscale/x2.safetensors");
+    char *other = answers_path("../upscale/x2.safetensors");
     char *absolute = realpath(other, NULL);
     assert_non_null(absolute);
     assert_int_equal(try_open(&s, absolute, "rules.tsv", &err), ERR_FORMAT);
@@ -223,7 +188,7 @@ static void an_empty_heap_is_a_failed_check(void **state)
         assert_true(rc ? rc == ERR_NO_MEMORY && met : !met);
     }
     struct pixels p;
-    read_picture(&p, "wide");
+    answers_picture(&p, "wide");
     for (bool met = true; met; checked++) {
         enum safety_verdict v = SAFETY_OK;
         heap_countdown = checked + 1;
@@ -245,7 +210,7 @@ static void alpha_and_grey_are_pictures_too(void **state)
     struct pixels rgb, grey, alpha;
     struct error err = {0};
     float a[16], b[16];
-    read_picture(&rgb, "wide");
+    answers_picture(&rgb, "wide");
     assert_int_equal(pixels_convert(&alpha, &rgb, 4, &err), 0);
     assert_int_equal(pixels_convert(&grey, &rgb, 1, &err), 0);
     assert_int_equal(safety_look(s, &rgb, NULL, a, &err), 0);
@@ -289,13 +254,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(alpha_and_grey_are_pictures_too),
         cmocka_unit_test(a_notice_keeps_no_pixel),
     };
-    if (argc < 2) {
-        fprintf(stderr, "usage: test_safety FOLDER\n");
-        return 2;
-    }
-    folder = argv[1];
-    if (device_open(&device, "cpu", NULL)) return 1;
+    if (!answers_open(argc, argv, "expected.json")) return 2;
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    device_close(device);
+    answers_close();
     return failed;
 }
