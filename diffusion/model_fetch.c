@@ -1,7 +1,10 @@
 /* A model's weights and its device: reserved at once, brought in the order of use, handed over. */
 #include <dirent.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/str.h"
@@ -101,29 +104,55 @@ size_t model_device_bytes(const struct model *m)
 
 /* ---- a guess before it is opened ---- */
 
-/* Of a component's folder: its safetensors, or where there are none its pickles. */
-static size_t folder_bytes(const char *path, bool parts)
+static void add_file(struct model_files *f, const char *path, size_t bytes)
 {
-    size_t sum = 0, pickled = 0;
-    DIR *folder = opendir(path);
-    for (struct dirent *e; folder && (e = readdir(folder));) {
-        struct stat st;
-        char *inner = alloc_printf("%s/%s", path, e->d_name);
-        if (e->d_name[0] != '.' && stat(inner, &st) == 0) {
-            if (S_ISDIR(st.st_mode) && parts) sum += folder_bytes(inner, false);
-            if (S_ISREG(st.st_mode) && str_ends(e->d_name, ".safetensors"))
-                sum += (size_t)st.st_size;
-            if (S_ISREG(st.st_mode) && str_ends(e->d_name, ".bin")) pickled += (size_t)st.st_size;
-        }
-        free(inner);
+    static const size_t chunk = (size_t)64 << 20;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), absent = 0;
+    unsigned char *here = alloc_try(chunk / page, 1);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    void *map = fd < 0 ? MAP_FAILED : mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
+    f->bytes += bytes;
+    for (size_t at = 0; map != MAP_FAILED && here && at < bytes; at += chunk) {
+        size_t part = bytes - at < chunk ? bytes - at : chunk, pages = (part + page - 1) / page;
+        if (mincore((char *)map + at, part, here)) break;
+        for (size_t i = 0; i < pages; i++) absent += !(here[i] & 1);
     }
-    if (folder) closedir(folder);
-    return sum ? sum : pickled;
+    f->cold_bytes += absent * page;
+    if (map != MAP_FAILED) munmap(map, bytes);
+    if (fd >= 0) close(fd);
+    free(here);
 }
 
-size_t model_file_bytes(const char *path)
+/* Of a component's folder: its safetensors, or where there are none its pickles. */
+static void add_folder(struct model_files *f, const char *path, bool parts)
+{
+    static const char *const kinds[] = {".safetensors", ".bin"};
+    size_t before = f->bytes;
+    for (size_t k = 0; k < COUNT_OF(kinds) && f->bytes == before; k++) {
+        DIR *folder = opendir(path);
+        for (struct dirent *e; folder && (e = readdir(folder));) {
+            struct stat st;
+            char *inner = alloc_printf("%s/%s", path, e->d_name);
+            if (e->d_name[0] != '.' && stat(inner, &st) == 0) {
+                if (S_ISDIR(st.st_mode) && parts && !k) add_folder(f, inner, false);
+                if (S_ISREG(st.st_mode) && st.st_size > 0 && str_ends(e->d_name, kinds[k]))
+                    add_file(f, inner, (size_t)st.st_size);
+            }
+            free(inner);
+        }
+        if (folder) closedir(folder);
+    }
+}
+
+struct model_files model_files(const char *path)
 {
     struct stat st;
-    if (stat(path, &st)) return 0;
-    return S_ISDIR(st.st_mode) ? folder_bytes(path, true) : (size_t)st.st_size;
+    struct model_files f = {0};
+    if (stat(path, &st) == 0) {
+        if (S_ISDIR(st.st_mode))
+            add_folder(&f, path, true);
+        else if (st.st_size > 0)
+            add_file(&f, path, (size_t)st.st_size);
+    }
+    return f;
 }

@@ -33,9 +33,12 @@ struct model_info {
 int model_open(struct model **model, struct device *device, const char *path, const char *vae_path,
                enum precision precision, struct error *err);
 void model_close(struct model *model);
-/* What the files of a model hold, a file or a diffusers folder, as a guess at what it will take; 0: it
- * cannot be read. */
-size_t model_file_bytes(const char *path);
+/* What the files of a model hold, a file or a diffusers folder, as a guess at what it will take (0: they
+ * cannot be read), and how much of it the page cache lacks. */
+struct model_files {
+    size_t bytes, cold_bytes;
+};
+struct model_files model_files(const char *path);
 /* Brings all weights that would come when they are first used: to the device, or into the page cache. Slow;
  * ERR_CANCELED when the device's `canceled` says so, and the model is as good as before. */
 int model_fetch(struct model *model, struct error *err);

@@ -20,7 +20,7 @@ static bool is_stopping(void *context)
 
 static int bring(struct loader *l, struct error *err)
 {
-    int rc = device_twin(l->device, &l->twin, err);
+    int rc = l->twin ? 0 : device_twin(l->device, &l->twin, err);
     if (rc) return rc;
     l->twin->canceled = is_stopping;
     l->twin->canceled_context = l;
@@ -49,8 +49,8 @@ int loader_start(struct loader *l, const char *path, const char *vae_path, enum 
                  struct error *err)
 {
     KILN_ASSERT(loader_state(l) == LOADER_IDLE, "a loader loads one model at a time");
-    struct device *device = l->device;
-    *l = (struct loader){.device = device, .precision = precision};
+    struct device *device = l->device, *twin = l->twin;
+    *l = (struct loader){.device = device, .twin = twin, .precision = precision};
     l->path = alloc_string(path);
     l->vae_path = alloc_string(vae_path);
     atomic_store(&l->state, LOADER_OPENING);
@@ -58,7 +58,7 @@ int loader_start(struct loader *l, const char *path, const char *vae_path, enum 
     if (!code) return 0;
     free(l->path);
     free(l->vae_path);
-    loader_init(l, device);
+    *l = (struct loader){.device = device, .twin = twin};
     return error_set_errno(err, ERR_NO_MEMORY, code, "starting the loader's thread");
 }
 
@@ -67,12 +67,14 @@ enum loader_state loader_state(const struct loader *l)
     return (enum loader_state)atomic_load(&l->state);
 }
 
+/* A card's handle is its thread's; the CPU's serves the next one too. */
 static void release(struct loader *l)
 {
-    device_close(l->twin);
+    struct device *twin = l->device->host_memory ? l->twin : NULL;
+    if (!twin) device_close(l->twin);
     free(l->path);
     free(l->vae_path);
-    loader_init(l, l->device);
+    *l = (struct loader){.device = l->device, .twin = twin};
 }
 
 int loader_take(struct loader *l, struct model **model, struct error *err)
@@ -90,6 +92,13 @@ int loader_take(struct loader *l, struct model **model, struct error *err)
     }
     release(l);
     return rc;
+}
+
+void loader_close(struct loader *l)
+{
+    loader_stop(l);
+    device_close(l->twin);
+    l->twin = NULL;
 }
 
 void loader_stop(struct loader *l)

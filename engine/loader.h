@@ -46,5 +46,6 @@ enum loader_state loader_state(const struct loader *l);
 int loader_take(struct loader *l, struct model **model, struct error *err);
 /* Gives up and back whatever it has; idle afterwards. */
 void loader_stop(struct loader *l);
+void loader_close(struct loader *l); /* the same, for good */
 
 #endif

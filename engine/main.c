@@ -33,9 +33,13 @@ static const char usage[] =
     "in frames on its standard input and output. Not meant to be started by hand.\n"
     "\n"
     "  --device NAME     cpu, cpu:THREADS, plain, cuda, cuda:N (default cpu)\n"
-    "  --precision P     auto, fp32, bf16, fp16, int8: of models loaded without one (default auto)\n"
+    "  --precision P     auto, fp32, bf16, fp16, int8: of models loaded without one (default "
+    "auto)\n"
     "  --launch N        number that every message carries\n"
     "  --memory MIB      limit of resident weights; the least recently used model goes first\n"
+    "  --ahead WHEN      auto, always, never: load the next job's model beside the work; auto "
+    "leaves\n"
+    "                    alone what the CPU finds in the page cache\n"
     "  --cache DIR       where weights beside models lie: DIR/post, DIR/annotators, DIR/layered,\n"
     "                    DIR/caption, DIR/words\n"
     "  --safety MODEL    CLIP checkpoint of the safety check; none: no check; auto (the default):\n"
@@ -45,18 +49,36 @@ static const char usage[] =
 struct options {
     const char *device, *cache, *safety;
     enum precision precision;
+    enum models_ahead ahead;
     uint64_t launch_id, memory_mib;
 };
+
+static bool find_ahead(const char *name, enum models_ahead *ahead)
+{
+    static const char *const names[] = {"auto", "always", "never"};
+    for (size_t i = 0; i < COUNT_OF(names); i++)
+        if (str_equal(name, names[i])) {
+            *ahead = (enum models_ahead)i;
+            return true;
+        }
+    return false;
+}
 
 /* 0, or the exit code */
 static int parse_options(struct options *o, int argc, char **argv)
 {
     static const struct option table[] = {
-        {"device", required_argument, NULL, 'd'}, {"precision", required_argument, NULL, 'p'},
-        {"launch", required_argument, NULL, 'l'}, {"memory", required_argument, NULL, 'm'},
-        {"cache", required_argument, NULL, 'c'},  {"safety", required_argument, NULL, 's'},
-        {"verbose", no_argument, NULL, 'v'},      {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'V'},      {0},
+        {"device", required_argument, NULL, 'd'},
+        {"precision", required_argument, NULL, 'p'},
+        {"launch", required_argument, NULL, 'l'},
+        {"memory", required_argument, NULL, 'm'},
+        {"cache", required_argument, NULL, 'c'},
+        {"safety", required_argument, NULL, 's'},
+        {"ahead", required_argument, NULL, 'a'},
+        {"verbose", no_argument, NULL, 'v'},
+        {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'V'},
+        {0},
     };
     for (int c; (c = getopt_long(argc, argv, "", table, NULL)) != -1;) {
         bool ok = true;
@@ -65,6 +87,7 @@ static int parse_options(struct options *o, int argc, char **argv)
         case 'p': ok = precision_find(optarg, &o->precision); break;
         case 'l': ok = str_parse_u64(optarg, &o->launch_id); break;
         case 'm': ok = str_parse_u64(optarg, &o->memory_mib); break;
+        case 'a': ok = find_ahead(optarg, &o->ahead); break;
         case 'c': o->cache = optarg; break;
         case 's': o->safety = optarg; break;
         case 'v': log_set_level(LOG_DEBUG); break;
@@ -233,6 +256,7 @@ int main(int argc, char **argv)
     free(cache);
     describe_init(&e->describe, e->device, o.precision, o.cache);
     models_init(&e->models, e->device, o.precision, (size_t)o.memory_mib << 20);
+    e->models.ahead = o.ahead;
     verdict_open(e, o.safety, o.cache);
     e->nvml = nvml_open(o.device);
     e->channel.measure_context = e;

@@ -53,6 +53,7 @@ static void release_slot(struct model_slot *s)
 void models_release(struct models *m)
 {
     stop_loading(m);
+    loader_close(&m->loader);
     m->device->relief = NULL;
     for (int i = 0; i < m->count; i++) release_slot(&m->slot[i]);
     m->count = 0;
@@ -169,7 +170,8 @@ static bool relieve(void *context)
 /* On the CPU memory is lent without asking, and a process that takes too much is ended. */
 static bool host_has_room(const struct models *m, const struct model_slot *s)
 {
-    return !m->device->host_memory || free_memory_bytes() >= model_file_bytes(s->path) + HOST_SPARE;
+    return !m->device->host_memory ||
+           free_memory_bytes() >= model_files(s->path).bytes + HOST_SPARE;
 }
 
 /* Room for one more beside the model in use, which may still grow: idle ones may go for it, as they would
@@ -177,9 +179,12 @@ static bool host_has_room(const struct models *m, const struct model_slot *s)
 static bool room_ahead(struct models *m, const struct model_slot *s)
 {
     struct device *d = m->device;
-    size_t bytes = model_file_bytes(s->path), left = 0;
-    if (s->vae_path) bytes += model_file_bytes(s->vae_path);
-    if (!bytes) return false;
+    struct model_files files = model_files(s->path);
+    size_t bytes = files.bytes, left = 0;
+    if (s->vae_path) bytes += model_files(s->vae_path).bytes;
+    if (!bytes || m->ahead == AHEAD_NEVER) return false;
+    /* there loading is mapping: what is in memory already is no sooner there for being looked at */
+    if (d->host_memory && m->ahead == AHEAD_AUTO && files.cold_bytes < bytes / 8) return false;
     size_t used = m->current && m->current->model ? model_device_bytes(m->current->model) : 0;
     if (m->limit_bytes && used + bytes > m->limit_bytes) return false;
     while (m->limit_bytes && resident_bytes(m) + bytes > m->limit_bytes)

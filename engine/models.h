@@ -23,6 +23,8 @@ struct model_wish {
     enum precision precision;
 };
 
+enum models_ahead { AHEAD_AUTO, AHEAD_ALWAYS, AHEAD_NEVER };
+
 struct models {
     struct device *device;
     enum precision precision; /* when a load message says auto */
@@ -38,6 +40,7 @@ struct models {
     int count;
     uint64_t uses;
     struct model_slot *current; /* what models_get gave last: never closed to make room */
+    enum models_ahead ahead;    /* auto: on the CPU only what the page cache lacks */
     struct loader loader;
     struct model_slot *loading; /* what the loader is at; NULL: it is idle */
     struct error lost;          /* ERR_DEVICE that the loader met: the card is gone */
