@@ -8,6 +8,17 @@
 /* ---- the microkernel ---- */
 
 /* Four bytes a lane: c += a . b, a unsigned and b signed, exactly. */
+#if VL == 8 && defined(__x86_64__)
+#define AVX_VNNI /* an instruction that some processors with AVX2 have; asked at run time */
+ALWAYS_INLINE vi step_vnni(vi c, vu a, vu b)
+{
+    __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(c) : "x"(a), "x"(b));
+    return c;
+}
+#else
+#define step_vnni step_bytes
+#endif
+
 #if VL == 16 && defined(__AVX512VNNI__)
 ALWAYS_INLINE vi step_bytes(vi c, vu a, vu b)
 {
@@ -68,7 +79,7 @@ ALWAYS_INLINE vf to_floats(vi x)
 
 ALWAYS_INLINE void micro(const int mr, const int nv, float *restrict c, int64_t ldc,
                          const char *restrict a, const char *restrict b, int64_t steps,
-                         bool accumulate)
+                         bool accumulate, const bool vnni)
 {
     vi acc[GEMM_MR][2];
     const vi *sums = (const vi *)(b + steps * GEMM_NR * 4);
@@ -89,7 +100,9 @@ ALWAYS_INLINE void micro(const int mr, const int nv, float *restrict c, int64_t 
         for (int i = 0; i < mr; i++) {
             vu av = (vu){0} + *(const uint32_t *)(a + (size_t)i * GEMM_PITCH);
 #pragma GCC unroll 2
-            for (int v = 0; v < nv; v++) acc[i][v] = step_bytes(acc[i][v], av, bv[v]);
+            for (int v = 0; v < nv; v++)
+                acc[i][v] =
+                    vnni ? step_vnni(acc[i][v], av, bv[v]) : step_bytes(acc[i][v], av, bv[v]);
         }
         a += 4;
         b += GEMM_NR * 4;
@@ -106,15 +119,15 @@ ALWAYS_INLINE void micro(const int mr, const int nv, float *restrict c, int64_t 
     }
 }
 
-#define MICRO(mr, nv)                                                                              \
-    static void micro_##mr##_##nv(float *c, int64_t ldc, const char *a, const char *b,             \
-                                  int64_t steps, bool accumulate)                                  \
+#define MICRO(mr, nv, name, vnni)                                                                  \
+    static void name##_##mr##_##nv(float *c, int64_t ldc, const char *a, const char *b,            \
+                                   int64_t steps, bool accumulate)                                 \
     {                                                                                              \
-        micro(mr, nv, c, ldc, a, b, steps, accumulate);                                            \
+        micro(mr, nv, c, ldc, a, b, steps, accumulate, vnni);                                      \
     }
 #define MICRO_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6)
 #define MICRO_MORE_ROWS(X) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14)
-#define MICRO_ROW(mr) MICRO(mr, 1) MICRO(mr, 2)
+#define MICRO_ROW(mr) MICRO(mr, 1, micro, false) MICRO(mr, 2, micro, false)
 #define MICRO_ENTRY(mr) {micro_##mr##_1, micro_##mr##_2},
 MICRO_ROWS(MICRO_ROW)
 #if GEMM_MR > 6
@@ -129,9 +142,23 @@ static const micro_function micro_table[GEMM_MR][2] = {MICRO_ROWS(MICRO_ENTRY)
 #endif
 };
 
+#ifdef AVX_VNNI
+#define VNNI_ROW(mr) MICRO(mr, 1, vnni, true) MICRO(mr, 2, vnni, true)
+#define VNNI_ENTRY(mr) {vnni_##mr##_1, vnni_##mr##_2},
+MICRO_ROWS(VNNI_ROW)
+
+static const micro_function vnni_table[GEMM_MR][2] = {MICRO_ROWS(VNNI_ENTRY)};
+#endif
+
 void int8_tile(float *c, int64_t ldc, const void *a, const void *b, int64_t steps, int64_t rows,
                int64_t cols, bool accumulate)
 {
+#ifdef AVX_VNNI
+    if (__builtin_cpu_supports("avxvnni")) {
+        vnni_table[rows - 1][cols > VL](c, ldc, a, b, steps, accumulate);
+        return;
+    }
+#endif
     micro_table[rows - 1][cols > VL](c, ldc, a, b, steps, accumulate);
 }
 
