@@ -11,6 +11,7 @@ struct conv {
     struct matrix a; /* first, for fill_transposed */
     struct window window;
     struct epilogue epilogue;
+    const struct direct *direct;
     float *dw;
 };
 
@@ -112,6 +113,7 @@ static void run_rows(struct device *d, struct conv *c, const struct pack_b *b, i
                      .fill_a = flat ? fill_rows : fill_window,
                      .b = b->packed,
                      .store = store_epilogue,
+                     .direct = c->direct,
                      .context = c};
     if (!b->packed) g.file = &b->file;
     if (b->file.data && b->file.taps > 1) {
@@ -122,9 +124,9 @@ static void run_rows(struct device *d, struct conv *c, const struct pack_b *b, i
 }
 
 int conv2d_with(struct device *d, const struct conv2d_args *a, const struct pack_b *b,
-                struct error *err)
+                const struct direct *direct, struct error *err)
 {
-    struct conv c = {.window = window_of(a)};
+    struct conv c = {.window = window_of(a), .direct = direct};
     int rc = epilogue_start(&c.epilogue, d, &a->epilogue, a->out, 0, err);
     if (rc) return rc;
     c.epilogue.y = a->y;
@@ -144,7 +146,7 @@ int cpu_conv2d(struct device *d, const struct conv2d_args *a, struct error *err)
     int rc = pack_get(&b, d, a->w, (struct pack_shape){a->out, a->c, a->kh, a->kw},
                       phases ? PACK_PHASES : PACK_FORWARD, panel_dtype(a->dtype), err);
     if (rc) return rc;
-    if (!phases) return conv2d_with(d, a, &b, err);
+    if (!phases) return conv2d_with(d, a, &b, NULL, err);
     struct conv c = {.window = window_of(a)};
     rc = epilogue_start(&c.epilogue, d, &a->epilogue, a->out, 0, err);
     if (rc) return rc;

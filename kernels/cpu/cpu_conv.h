@@ -98,9 +98,10 @@ ALWAYS_INLINE struct window window_of(const struct conv2d_args *a)
     };
 }
 
-/* Without phases or Winograd's planes; b is the weight's PACK_FORWARD. */
+/* Without phases or Winograd's planes; b is the weight's PACK_FORWARD. `direct`: the picture with a border of a pixel
+ * on each side, which a->x then is not asked for; or NULL. */
 int CPU_NAME(conv2d_with)(struct device *d, const struct conv2d_args *a, const struct pack_b *b,
-                          struct error *err);
+                          const struct direct *direct, struct error *err);
 #define conv2d_with CPU_NAME(conv2d_with)
 
 #endif

@@ -134,6 +134,31 @@ struct cut {
     int64_t mc, nc, m_tasks, n_tasks, slices, slice;
 };
 
+/* One slice of a task: tiles do not go past the end of a line. */
+static void run_direct(const struct cut *cut, float *c, int64_t m0, int64_t rows, int64_t n0,
+                       int64_t cols, int64_t s)
+{
+    const struct gemm *g = cut->g;
+    const int64_t block = UNPACKED_RUN * 9, k_steps = steps_of(g->k, g->a_dtype);
+    const int64_t first = s * cut->slice, blocks = min64(cut->slice, k_steps - first) / block;
+    for (int64_t n = 0; n < cols; n += GEMM_NR) {
+        int64_t width = min64(GEMM_NR, cols - n);
+        const char *b = cut->b + ((n0 + n - cut->first) * k_steps + first * GEMM_NR) * 4;
+        for (int64_t r = 0; r < rows;) {
+            int64_t part = min64(rows - r, g->direct->line - (m0 + r) % g->direct->line);
+            for (int64_t t = 0, tiles = div_up(part, GEMM_MR), at = 0; t < tiles; t++) {
+                int64_t end = (t + 1) * part / tiles, height = end - at;
+                float *tile = cut->slices > 1 ? c + (n * rows + (r + at) * GEMM_NR) : c;
+                direct_tile(tile, GEMM_NR, g->direct, m0 + r + at, first / block, b, blocks, height,
+                            width, s > 0);
+                if (s + 1 == cut->slices) g->store(g, tile, m0 + r + at, height, n0 + n, width);
+                at = end;
+            }
+            r += part;
+        }
+    }
+}
+
 static void run_task(void *context, int64_t task, int worker)
 {
     const struct cut *cut = context;
@@ -154,6 +179,10 @@ static void run_task(void *context, int64_t task, int worker)
         int64_t k0 = s * slice, count = min64(slice, g->k - k0);
         int64_t steps = div_up(count, per_step);
         bool last = s + 1 == cut->slices;
+        if (g->direct) {
+            run_direct(cut, c, m0, rows, n0, cols, s);
+            continue;
+        }
         g->fill_a(g, a, m0, rows, k0, count);
         if (!cut->b) g->fill_b(g, b_slice, k0, count, n0, cols);
         for (int64_t n = 0; n < cols; n += GEMM_NR) {

@@ -16,6 +16,7 @@
 #define KERNELS_CPU_CPU_GEMM_H
 
 #include "kernels/cpu/cpu_device.h"
+#include "kernels/cpu/cpu_direct.h"
 #include "kernels/cpu/cpu_isa.h"
 #include "kernels/cpu/cpu_unpacked.h"
 #include "kernels/cpu/cpu_vec.h"
@@ -40,8 +41,9 @@ struct gemm {
      * zeroes the odd element after a BF16 row of odd length */
     void (*fill_a)(const struct gemm *g, void *panel, int64_t m0, int64_t rows, int64_t k0,
                    int64_t count);
-    int64_t slice; /* steps of a slice, where K goes in blocks; 0: GEMM_STEPS */
-    bool eight;    /* bytes, four a step, whole slices, B a step longer than each: cpu_int8.h */
+    const struct direct *direct; /* rows of A lie ready: no fill_a; K in blocks of nine taps */
+    int64_t slice;               /* steps of a slice, where K goes in blocks; 0: GEMM_STEPS */
+    bool eight; /* bytes, four a step, whole slices, B a step longer than each: cpu_int8.h */
     /* whole packed B (steps of all of K); or NULL and `file`, a weight that is packed for this call
      * into the device's panels (gemm_reserve); or NULL and fill_b: columns [n0, n0+cols), elements
      * [k0, k0+count) to panels of GEMM_NR columns, `count` steps each (F32 only) */

@@ -108,6 +108,19 @@ ALWAYS_INLINE vf vf_gelu(vf x, const bool rough)
     return x * vf_where_less(x, vf_set(0.0f), half, 1.0f - half);
 }
 
+/* x / (1 + exp(-x)); `rough` is good to 2e-4 of it, for results that are rounded to bfloat16. */
+ALWAYS_INLINE vf vf_silu(vf x, const bool rough)
+{
+    if (!rough) return x * vf_sigmoid(x);
+    vf e = vf_exp2(-1.44269504f * vf_abs(x), true), t = 1.0f + e;
+#if VL == 16
+    t = (vf)_mm512_rcp14_ps((__m512)t);
+#else
+    t = 1.0f / t;
+#endif
+    return x * vf_where_less(x, vf_set(0.0f), e * t, t);
+}
+
 ALWAYS_INLINE vf vf_tanh(vf x)
 {
     vf a = vf_abs(x);

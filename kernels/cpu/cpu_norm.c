@@ -145,7 +145,8 @@ ALWAYS_INLINE void apply_rows(void *y, const void *x, int64_t rows, int64_t widt
             vf z = some(x, i + c, t, lanes);
             z = (z - some(middle, c, DTYPE_F32, lanes)) * some(scale, c, DTYPE_F32, lanes) +
                 some(shift, c, DTYPE_F32, lanes);
-            vf_store_n(y, i + c, t, vf_activate(z, act), lanes);
+            z = act == ACT_SILU ? vf_silu(z, t == DTYPE_BF16) : vf_activate(z, act);
+            vf_store_n(y, i + c, t, z, lanes);
         }
     }
 }

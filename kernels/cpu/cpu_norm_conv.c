@@ -9,7 +9,8 @@
 struct norm_conv {
     const struct norm_conv2d_args *a;
     const float *scale, *shift, *middle; /* [n,c] */
-    int64_t image, row_bytes;
+    int64_t image, row_bytes;            /* of the picture's lines */
+    int64_t border, line_bytes;          /* pixels beside a line of the band, its bytes with them */
     int64_t first; /* line of the picture that the band begins with; -1 lies above it */
     int64_t from;  /* lines of the band before this one are there already */
     char *band;
@@ -21,10 +22,11 @@ static void line_task(void *context, int64_t task, int worker)
     const struct norm_conv *n = context;
     const struct conv2d_args *a = &n->a->conv;
     int64_t line = n->first + n->from + task, v = n->image * a->c;
-    char *to = n->band + (n->from + task) * n->row_bytes;
+    const int64_t pixel = n->row_bytes / a->w_px, border = n->border * pixel;
+    char *to = n->band + (n->from + task) * n->line_bytes + border;
     if (line < 0 || line >= a->h) {
         if (!a->circular) {
-            memset(to, 0, (size_t)n->row_bytes);
+            memset(to - border, 0, (size_t)n->line_bytes);
             return;
         }
         line = line < 0 ? a->h - 1 : 0;
@@ -32,6 +34,15 @@ static void line_task(void *context, int64_t task, int worker)
     const char *from = (const char *)a->x + (n->image * a->h + line) * n->row_bytes;
     group_norm_apply(to, from, a->w_px, a->c, n->scale + v, n->shift + v, n->middle + v, n->a->act,
                      a->dtype);
+    if (!border) return;
+    char *end = to + n->row_bytes;
+    if (a->circular) {
+        memcpy(to - pixel, end - pixel, (size_t)pixel);
+        memcpy(end, to, (size_t)pixel);
+    } else {
+        memset(to - pixel, 0, (size_t)pixel);
+        memset(end, 0, (size_t)pixel);
+    }
 }
 
 /* Pairs of lines, which Winograd's tiles are; bands of nearly equal height. */
@@ -61,7 +72,9 @@ static int run_band(struct device *d, const struct norm_conv *n, int64_t lines,
     if (e->add) e->add = (const char *)e->add + at;
     if (e->row) e->row = (const char *)e->row + n->image * part.out * element;
     e->rows_per_image = lines * part.ow;
-    return b ? conv2d_with(d, &part, b, err) : winograd_conv2d(d, &part, err);
+    struct direct direct = {n->band, part.ow, part.c * element};
+    return b ? conv2d_with(d, &part, b, n->border ? &direct : NULL, err)
+             : winograd_conv2d(d, &part, err);
 }
 
 static int run_image(struct device *d, struct norm_conv *n, int64_t most, const struct pack_b *b,
@@ -74,7 +87,7 @@ static int run_image(struct device *d, struct norm_conv *n, int64_t most, const 
         n->first = line - 1;
         n->from = 0;
         if (line) { /* the last two lines of the band before are the first of this one */
-            memmove(n->band, n->band + most * n->row_bytes, (size_t)(2 * n->row_bytes));
+            memmove(n->band, n->band + most * n->line_bytes, (size_t)(2 * n->line_bytes));
             n->from = 2;
         }
         pool_run(cpu_state(d)->pool, lines + 2 - n->from, line_task, n);
@@ -93,7 +106,8 @@ int cpu_norm_conv2d(struct device *d, const struct norm_conv2d_args *args, struc
     struct norm_conv n = {.a = args};
     n.row_bytes = a->w_px * a->c * (a->dtype == DTYPE_F32 ? 4 : 2);
     const int64_t most = band_lines(d, &n), vector = (a->n * a->c + 15) / 16 * 16;
-    int rc = cpu_band_reserve(d, (size_t)(vector * 12 + (most + 2) * n.row_bytes + 64), err);
+    const int64_t pixel = n.row_bytes / a->w_px, line = n.row_bytes + 2 * pixel;
+    int rc = cpu_band_reserve(d, (size_t)(vector * 12 + (most + 2) * line + 64), err);
     if (rc) return rc;
     float *scale = (float *)cpu_state(d)->band, *shift = scale + vector, *middle = shift + vector;
     n.band = (char *)(middle + vector);
@@ -114,6 +128,9 @@ int cpu_norm_conv2d(struct device *d, const struct norm_conv2d_args *args, struc
     if (!rc && !winograd)
         rc = pack_get(&b, d, a->w, (struct pack_shape){a->out, a->c, a->kh, a->kw}, PACK_FORWARD,
                       panel_dtype(a->dtype), err);
+    /* a weight that is packed otherwise has another order of K */
+    n.border = !rc && !winograd && b.file.taps == 9 && direct_suits(a->c, a->out, a->dtype);
+    n.line_bytes = n.row_bytes + 2 * n.border * pixel;
     for (n.image = 0; !rc && n.image < a->n; n.image++)
         rc = run_image(d, &n, most, winograd ? NULL : &b, err);
     return rc;

@@ -252,6 +252,11 @@ void test_norm_conv2d(void **unused)
         {1, 9, 4, 6, 17, 3, true, true, false, ACT_SILU, ACT_NONE, 1},
         {1, 2, 3, 8, 8, 2, true, false, false, ACT_SILU, ACT_NONE, 0},
         {1, 1, 1, 8, 8, 2, false, true, false, ACT_SILU, ACT_NONE, 0},
+        /* rows of A read where they lie: one line in tiles, several lines a task, one pixel, three outputs */
+        {2, 7, 31, 128, 33, 32, false, true, true, ACT_SILU, ACT_NONE, 30000},
+        {1, 9, 5, 128, 3, 32, true, false, false, ACT_SILU, ACT_NONE, 1},
+        {1, 50, 17, 256, 64, 32, false, true, false, ACT_SILU, ACT_SILU, 100000},
+        {1, 5, 1, 256, 16, 32, true, false, false, ACT_NONE, ACT_NONE, 1},
         /* enough channels and tiles for Winograd, an odd count of lines */
         {1, 29, 18, 64, 70, 32, false, true, false, ACT_SILU, ACT_NONE, 50000},
         {2, 29, 18, 64, 64, 32, true, false, true, ACT_SILU, ACT_NONE, 50000},
