@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "base/now.h"
+#include "kernels/kernel_check.h"
 
 enum bench_kind {
     BENCH_LINEAR,
@@ -426,11 +427,64 @@ static int run_case(struct bench *b, FILE *out, bool first, struct error *err)
     return rc;
 }
 
+static void print_family(const struct bench *b, FILE *out, const struct family *f,
+                         const struct kernel_check *r, bool first)
+{
+    const double rate = r->seconds > 0 ? r->work / r->seconds / (f->flop ? 1e12 : 1e9) : 0;
+    const double peak = f->flop ? b->peak_tflops : b->peak_gbps;
+    const bool wrong = !(r->error <= r->limit);
+    if (b->options->json) {
+        fprintf(out, "%s{\"case\":\"%s\",\"ms\":%.6f,\"%s\":%.3f", first ? "" : ",\n", f->name,
+                r->seconds * 1e3, f->flop ? "tflops" : "gbps", rate);
+        if (peak > 0) fprintf(out, ",\"share_of_peak\":%.4f", rate / peak);
+        if (r->error >= 0 || wrong) fprintf(out, ",\"plain_error\":%.3e", r->error);
+        fputs("}", out);
+        return;
+    }
+    fprintf(out, "%-38s %10.4f ms", f->name, r->seconds * 1e3);
+    if (b->options->quick) {
+        fprintf(out, "  off plain %.1e%s\n", r->error, wrong ? ", WRONG" : "");
+        return;
+    }
+    fprintf(out, " %9.2f %-8s", rate, f->flop ? "TFLOP/s" : "GB/s");
+    if (peak > 0) fprintf(out, " %5.1f%% of peak", 100 * rate / peak);
+    fputc('\n', out);
+}
+
+/* The rest of the table; *wrong counts what is off by more than its limit (quick only). */
+static int run_families(struct bench *b, const struct family *list, int count, FILE *out,
+                        bool *first, int *wrong, struct error *err)
+{
+    int rc = 0;
+    const double seconds = b->options->seconds > 0 ? b->options->seconds : 0.1;
+    for (int i = 0; i < count && !rc; i++) {
+        const struct family *f = &list[i];
+        struct kernel_check r;
+        if (b->options->only && !strstr(f->name, b->options->only)) continue;
+        rc = kernel_check_run(b->d, f, b->dtype, b->options->quick, seconds, &b->random, &r, err);
+        if (rc == ERR_UNSUPPORTED || rc == ERR_NO_MEMORY) {
+            if (!b->options->json)
+                fprintf(out, "%-38s skipped: %s\n", f->name, err ? err->text : "");
+            rc = 0;
+            continue;
+        }
+        if (rc) return error_wrap(err, rc, "%s", f->name);
+        if (!r.there) {
+            if (!b->options->json) fprintf(out, "%-38s composed by this back end\n", f->name);
+            continue;
+        }
+        print_family(b, out, f, &r, *first);
+        *first = false;
+        if (b->options->quick && !(r.error <= r.limit)) (*wrong)++;
+    }
+    return rc;
+}
+
 int kernel_bench_run(struct device *d, const struct kernel_bench_options *options, FILE *out,
                      struct error *err)
 {
     struct bench b = {.d = d, .options = options, .dtype = d->default_dtype, .random = 1};
-    int rc = 0;
+    int rc = 0, wrong = 0;
     bool first = true;
     if (d->peak && !options->quick) rc = d->peak(d, &b.peak_tflops, &b.peak_gbps, err);
     if (rc) return rc;
@@ -458,6 +512,16 @@ int kernel_bench_run(struct device *d, const struct kernel_bench_options *option
         }
         first = false;
     }
+    if (rc) error_wrap(err, rc, "%s", b.c.name);
+    if (!rc)
+        rc = run_families(&b, kernel_families_model, kernel_families_model_count, out, &first,
+                          &wrong, err);
+    if (!rc)
+        rc = run_families(&b, kernel_families_rest, kernel_families_rest_count, out, &first, &wrong,
+                          err);
     if (options->json) fputs("]}\n", out);
-    return rc ? error_wrap(err, rc, "%s", b.c.name) : 0;
+    if (!rc && wrong)
+        rc = error_set(err, ERR_DEVICE, "%d families of kernels compute wrongly on %s", wrong,
+                       d->label);
+    return rc;
 }

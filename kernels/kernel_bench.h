@@ -9,6 +9,9 @@
  * figure is the median of several such rounds. One line a case: milliseconds, useful TFLOP/s or GB/s,
  * the share of what the device reached in a register-only loop (device.peak) in the same run, and the
  * error of a sample of results against float64, as |err| / |ref|.
+ * Behind those the rest of the table, family by family (kernel_families.h): times at full size, and with
+ * `quick` every result against the plain loops in F32. One that is off by more than its limit is
+ * ERR_DEVICE at the end.
  */
 #ifndef KERNELS_KERNEL_BENCH_H
 #define KERNELS_KERNEL_BENCH_H

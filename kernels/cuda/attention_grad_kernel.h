@@ -10,7 +10,9 @@
  *     keys:    X = K, V    Y = Q, dy    dv += p Y2     dk += ds Y1
  *     queries: X = Q, dy   Y = K, V                    dq += ds Y1
  *
- * One barrier a round; the passing tiles are double-buffered.
+ * One barrier a round; the passing tiles are double-buffered, and so are lse and delta of passing
+ * queries, which threads read before a round and store behind it. Those of own queries are in
+ * registers.
  */
 #ifndef KERNELS_CUDA_ATTENTION_GRAD_KERNEL_H
 #define KERNELS_CUDA_ATTENTION_GRAD_KERNEL_H
@@ -30,7 +32,18 @@ struct flash_grad_params {
 
 template <int D, int PASSING> static constexpr int grad_shared()
 {
-    return (2 * grad_own + 4 * PASSING) * tile<D>::pitch;
+    return (2 * grad_own + 4 * PASSING) * tile<D>::pitch + 2 * PASSING * 8;
+}
+
+/* What a query's weights are computed from: (lse in base 2, delta), zero where there is none. */
+DEVICE word8 query_pair(const float *lse, const float *delta, int query, int lq)
+{
+    word8 pair = {{0, 0}};
+    if (query < lq) {
+        pair.word[0] = float_to_bits(global_load<float>(lse + query) * ATTENTION_LOG2E);
+        pair.word[1] = float_to_bits(global_load<float>(delta + query));
+    }
+    return pair;
 }
 
 /* As multiply_rows, with the A fragments read step by step: the accumulators need the registers. */
@@ -85,6 +98,8 @@ flash_grad_kernel(const flash_grad_params p)
 
     const shared_t x1 = shared_base(), x2 = x1 + own_bytes, y1 = x2 + own_bytes;
     const shared_t y2 = y1 + 2 * passing_bytes;
+    const shared_t pairs = y2 + 2 * passing_bytes; /* by keys: [stage][PASSING] of query_pair */
+    const bool carries = BY_KEYS && thread_index() < PASSING;
     int from = 0, to = BY_KEYS ? lq : lk;
     if (p.a.causal && BY_KEYS) from = first / PASSING * PASSING;
     if (p.a.causal && !BY_KEYS && first + grad_own < to) to = first + grad_own;
@@ -103,6 +118,13 @@ flash_grad_kernel(const flash_grad_params p)
         x2, BY_KEYS ? v : dy, BY_KEYS ? p.a.ldv : p.a.ldy, first, BY_KEYS ? lk : lq, d);
     if (from < to) fetch_passing(from, 0);
     copy_commit();
+    if (carries)
+        shared_store(pairs + thread_index() * 8, query_pair(lse, delta, from + thread_index(), lq));
+    word8 own_pair[2] = {};
+    if constexpr (!BY_KEYS) {
+        own_pair[0] = query_pair(lse, delta, row, lq);
+        own_pair[1] = query_pair(lse, delta, row + 8, lq);
+    }
 
     float sum1[D / 8][4], sum2[BY_KEYS ? D / 8 : 1][4];
     UNROLL
@@ -120,6 +142,8 @@ flash_grad_kernel(const flash_grad_params p)
         block_sync(); /* the tiles have arrived; those before them have been read */
         if (start + PASSING < to) fetch_passing(start + PASSING, stage ^ 1);
         copy_commit();
+        word8 next_pair = {{0, 0}};
+        if (carries) next_pair = query_pair(lse, delta, start + PASSING + thread_index(), lq);
         float s[PASSING / 8][4], ds[PASSING / 8][4];
         UNROLL
         for (int j = 0; j < PASSING / 8; j++) {
@@ -130,20 +154,26 @@ flash_grad_kernel(const flash_grad_params p)
         multiply_stepwise<T, D, PASSING>(ds, own2, y2 + stage * passing_bytes);
         UNROLL
         for (int j = 0; j < PASSING / 8; j++) {
+            word16 two = {{0, 0, 0, 0}};
+            if constexpr (BY_KEYS)
+                two = shared_load<word16>(pairs + (stage * PASSING + 8 * j + lane % 4 * 2) * 8);
             UNROLL
             for (int e = 0; e < 4; e++) {
                 const int mine = row + e / 2 * 8, other = start + 8 * j + lane % 4 * 2 + e % 2;
                 const int query = BY_KEYS ? other : mine, key = BY_KEYS ? mine : other;
                 const bool live = query < lq && key < lk && !(p.a.causal && key > query);
-                const float base = live ? global_load<float>(lse + query) * ATTENTION_LOG2E : 0.0f;
+                const float base =
+                    bits_to_float(BY_KEYS ? two.word[e % 2 * 2] : own_pair[e / 2].word[0]);
+                const float mean =
+                    bits_to_float(BY_KEYS ? two.word[e % 2 * 2 + 1] : own_pair[e / 2].word[1]);
                 const float weight = live ? exp2_fast(s[j][e] * scale - base) : 0.0f;
-                const float mean = live ? global_load<float>(delta + query) : 0.0f;
                 s[j][e] = weight;
                 ds[j][e] = weight * (ds[j][e] - mean);
             }
         }
         multiply_columns<T, D, PASSING>(sum1, ds, y1 + stage * passing_bytes);
         if constexpr (BY_KEYS) multiply_columns<T, D, PASSING>(sum2, s, y2 + stage * passing_bytes);
+        if (carries) shared_store(pairs + ((stage ^ 1) * PASSING + thread_index()) * 8, next_pair);
     }
     copy_wait<0>(); /* a block that nothing passes still has its own tiles in flight */
 

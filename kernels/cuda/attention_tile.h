@@ -22,9 +22,11 @@ template <int D> struct tile {
 template <class T, int D, int ROWS, int THREADS, bool ALIGNED>
 DEVICE void tile_fetch(shared_t to, const T *head, int64_t pitch, int first, int rows, int d)
 {
-    constexpr int count = ROWS * tile<D>::chunks;
-    UNROLL_COPIES
-    for (int i = 0; i < (count + THREADS - 1) / THREADS; i++) {
+    constexpr int count = ROWS * tile<D>::chunks, each = (count + THREADS - 1) / THREADS;
+    /* addresses of copies ahead are the registers that a head of 160 has not got */
+    [[maybe_unused]] constexpr int ahead = D > 128 ? 1 : each;
+    UNROLL_COPIES(ahead)
+    for (int i = 0; i < each; i++) {
         int index = thread_index() + i * THREADS;
         if (count % THREADS != 0 && index >= count) break;
         int row = index / tile<D>::chunks, chunk = index % tile<D>::chunks;

@@ -129,17 +129,22 @@ template <class T> KERNEL(block_threads, 4) upsample_grad_kernel(const upsample_
     const int64_t per_pixel = (p.c + width - 1) / width, index = item();
     const int64_t pixel = index / per_pixel, c = (index - pixel * per_pixel) * width;
     if (pixel >= p.n * p.h * p.w) return;
-    const int64_t x = pixel % p.w, y = pixel / p.w % p.h, n = pixel / p.w / p.h;
+    const int x = (int)(pixel % p.w), y = (int)(pixel / p.w % p.h);
     const int live = p.c - c < width ? (int)(p.c - c) : width;
     const bool whole = p.c % width == 0;
+    const int top = (int)first_shown(y, p.h, p.oh), left = (int)first_shown(x, p.w, p.ow);
+    const int rows = (int)first_shown(y + 1, p.h, p.oh) - top;
+    const int columns = (int)first_shown(x + 1, p.w, p.ow) - left;
     T *dx = (T *)p.dx + pixel * p.c + c;
+    const T *dy = (const T *)p.dy + ((pixel / p.w / p.h * p.oh + top) * p.ow + left) * p.c + c;
     chunk<T> sum, v;
+    UNROLL
     for (int i = 0; i < width; i++) sum.v[i] = 0.0f;
     if (p.accumulate) sum.load(dx, live, whole && is_aligned(p.dx));
-    for (int64_t oy = first_shown(y, p.h, p.oh); oy < first_shown(y + 1, p.h, p.oh); oy++) {
-        for (int64_t ox = first_shown(x, p.w, p.ow); ox < first_shown(x + 1, p.w, p.ow); ox++) {
-            v.load((const T *)p.dy + ((n * p.oh + oy) * p.ow + ox) * p.c + c, live,
-                   whole && is_aligned(p.dy));
+    for (int row = 0; row < rows; row++, dy += p.ow * p.c) {
+        for (int column = 0; column < columns; column++) {
+            v.load(dy + column * p.c, live, whole && is_aligned(p.dy));
+            UNROLL
             for (int i = 0; i < width; i++) sum.v[i] += v.v[i];
         }
     }

@@ -8,12 +8,13 @@
 
 #define DEVICE __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
+#define PRAGMA_OF(text) _Pragma(#text)
 /* a loop of copies: without cp.async each one in flight holds registers */
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-#define UNROLL_COPIES _Pragma("unroll 1")
+#define UNROLL_COPIES(count) _Pragma("unroll 1")
 #define HAS_COPY_ASYNC false
 #else
-#define UNROLL_COPIES _Pragma("unroll")
+#define UNROLL_COPIES(count) PRAGMA_OF(unroll count)
 #define HAS_COPY_ASYNC true
 #endif
 #define KERNEL(threads, blocks) __global__ void __launch_bounds__(threads, blocks)

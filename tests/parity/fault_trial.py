@@ -1,12 +1,13 @@
 """Seeds faults into copies of the CUDA kernel sources and shows that the emulated tests notice.
 
-usage: fault_trial.py SOURCE_ROOT BUILD_ROOT [--only WORD] [--jobs N] [--limit SECONDS] [--list]
+usage: fault_trial.py SOURCE_ROOT BUILD_ROOT [--only WORD] [--sample N] [--jobs N] [--limit SECONDS] [--list]
 
 Each fault is one replacement in one file. The kernel file is compiled again with it, linked with the
 objects of the test that the build made, and the test must fail (or hang: 400 s, several times what
 the longest takes on a loaded machine; without a fault it must end before, or nothing is judged).
 Prints how many were caught, by what, and exits 1 when fewer than the floor below were. Nothing in the
-tree changes.
+tree changes. --sample: so many of the files that compile in seconds, spread over them, each of which must be
+caught; the ordinary tests do that. --list: one line a fault, and none whose text is gone from its file.
 """
 import argparse
 import concurrent.futures
@@ -17,6 +18,7 @@ import sys
 import tempfile
 
 FLOOR = 0.9  # of all faults
+QUICK = ["attention_simple", "gemm_simple", "norm", "pointwise", "rearrange", "reduce"]  # compile in seconds
 
 # kernel file that is compiled again, test that must notice, file to change, what, old text, new text
 GEMM, SIMPLE = ("gemm_f16", "cuda_gemm"), ("gemm_simple", "cuda_gemm")
@@ -149,6 +151,42 @@ FAULTS = [
     (REDUCE, "reduce.cu", "block sum without barriers", "        block_sync();\n        if (t < half)\n            shared_store(sums", "        if (t < half)\n            shared_store(sums"),
     (MOVE, "rearrange.cu", "nearest rounds down", "(i * large + small - 1) / small", "i * large / small"),
     (POINT, "pointwise.cu", "add repeats b from its start", "s.at % p.b_count", "0"),
+    # attention's backward: lse and delta of passing queries
+    (GRAD, "attention_grad_kernel.h", "lse and delta of the round before", "(stage ^ 1) * PASSING + thread_index()", "stage * PASSING + thread_index()"),
+    (GRAD, "attention_grad_kernel.h", "lse and delta of the other stage", "(stage * PASSING + 8 * j + lane % 4 * 2) * 8", "((stage ^ 1) * PASSING + 8 * j + lane % 4 * 2) * 8"),
+    (GRAD, "attention_grad_kernel.h", "queries beyond the last have an lse", "if (query < lq) {", "{"),
+    (GRAD, "attention_grad_kernel.h", "the lower rows' lse for the upper", "own_pair[1] = query_pair(lse, delta, row + 8, lq);", "own_pair[1] = query_pair(lse, delta, row, lq);"),
+    (ROWS, "attention_simple.cu", "keys see queries before them", "int64_t i = p.a.causal ? r.row : 0", "int64_t i = 0"),
+    (ROWS, "attention_simple.cu", "dq without its scale", "at, d, (float)p.a.scale, p.accumulate);\n}\n\ntemplate <class T, int HELD> KERNEL(rows_threads, 1) attention_rows_dkv", "at, d, 1.0f, p.accumulate);\n}\n\ntemplate <class T, int HELD> KERNEL(rows_threads, 1) attention_rows_dkv"),
+    # norms, backward
+    (NORM, "norm.cu", "dgamma without xhat", "sum_xhat[i] += dz * xhat;", "sum_xhat[i] += dz;"),
+    (NORM, "norm.cu", "group's mean of the slope over rows alone", "const float count = (float)(p.a.rows * width);", "const float count = (float)p.a.rows;"),
+    (NORM, "norm.cu", "dx overwrites", "x.v[i] = p.accumulate ? old.v[i] + slope : slope;", "x.v[i] = slope;"),
+    (NORM, "norm.cu", "dgamma overwrites", "global_store(p.dgamma + c, global_load<float>(p.dgamma + c) + b)", "global_store(p.dgamma + c, b)"),
+    (NORM, "norm.cu", "layer norm's slope of one pass", "vx.v[i] = rstd * (u - mean_u - xhat * mean_xhat);", "vx.v[i] = rstd * (u - mean_u);"),
+    (NORM, "norm.cu", "layer norm's gradients without a barrier", "    block_sync();\n    if (y != 0 || column >= p.a.d) return;", "    if (y != 0 || column >= p.a.d) return;"),
+    # resampling and windows
+    (MOVE, "rearrange.cu", "the gradient skips an output line", "row < rows; row++, dy += p.ow * p.c", "row < rows; row++, dy += 2 * p.ow * p.c"),
+    (MOVE, "rearrange.cu", "the gradient's first column for all", "v.load(dy + column * p.c,", "v.load(dy,"),
+    (MOVE, "rearrange.cu", "the gradient starts at the picture's left", "+ top) * p.ow + left) * p.c + c", "+ top) * p.ow) * p.c + c"),
+    (MOVE, "rearrange.cu", "bilinear beyond the lower edge", "y1 = y0 + 1 < p.h ? y0 + 1 : y0", "y1 = y0 + 1"),
+    (MOVE, "rearrange.cu", "bilinear from corners", "((float)i + 0.5f) * (float)from / (float)to - 0.5f", "(float)i * (float)from / (float)to"),
+    (MOVE, "rearrange.cu", "windows beyond the edge count", "if (row < 0 || row >= p.h || column < 0 || column >= p.w) continue;", "if (row < 0 || row >= p.h) continue;"),
+    (MOVE, "rearrange.cu", "the largest of all below zero is zero", "if (!any || v.v[i] > most.v[i])", "if (v.v[i] > most.v[i])"),
+    (MOVE, "rearrange.cu", "an embedding's gradient overwrites", "global_load<float>(to) + v);", "v);"),
+    (MOVE, "rearrange.cu", "copies overwrite where they should add", "if (p.accumulate) v += to_float(global_load<TY>(y));", ""),
+    # sums, losses, optimisers
+    (REDUCE, "reduce.cu", "mean square error without weights", "sum += weight * off * off;", "sum += off * off;"),
+    (REDUCE, "reduce.cu", "the loss forgets the last block", "i < p.sums; i++) sum", "i < p.sums - 1; i++) sum"),
+    (REDUCE, "reduce.cu", "the slope of the loss without its two", "2 * p.scale / (double)p.count", "p.scale / (double)p.count"),
+    (REDUCE, "reduce.cu", "AdamW: decay within the step", "param - p.lr * (step + p.weight_decay * param)", "param - p.lr * step"),
+    (REDUCE, "reduce.cu", "AdamW: second moment of the gradient itself", "p.rest2 * g * g;\n    const float param", "p.rest2 * g;\n    const float param"),
+    (REDUCE, "reduce.cu", "AdamW: eps under the root", "(sqrtf(v * p.v_unbias) + p.eps);\n    global_store(p.m + at, m);", "sqrtf(v * p.v_unbias + p.eps);\n    global_store(p.m + at, m);"),
+    (REDUCE, "reduce.cu", "AdamW 8 bit: top without a barrier behind it", "    block_sync();\n    return shared_load<float>(room);", "    return shared_load<float>(room);"),
+    (REDUCE, "reduce.cu", "AdamW 8 bit: codes rounded down", "x > .5f * (table[at + half - 1] + table[at + half])", "x > table[at + half]"),
+    (POINT, "pointwise.cu", "the gate's slope without the value", "slope.v[i] * value.v[i] * gelu_slope(gate.v[i])", "slope.v[i] * gelu_slope(gate.v[i])"),
+    (POINT, "pointwise.cu", "products overwrite where they should add", "p.accumulate ? old.v[i] + va.v[i] * vb.v[i] : va.v[i] * vb.v[i]", "va.v[i] * vb.v[i]"),
+    (POINT, "pointwise.cu", "a slope of what is not there", "slope.v[i] * activate_slope(a.act, v.v[i])", "slope.v[i] * activate(a.act, v.v[i])"),
 ]
 
 
@@ -162,7 +200,7 @@ def replace(source, old, new):
 
 
 def library_objects(build):
-    names = ["kernels/cuda/libcuda_emulated.a", "kernels/libkernels.a", "base/libbase.a"]
+    names = ["tensor/libtensor.a", "kernels/cuda/libcuda_emulated.a", "kernels/libkernels.a", "base/libbase.a"]
     return [os.path.join(build, name) for name in names]
 
 
@@ -195,7 +233,8 @@ def trial(root, build, fault, limit_s):
         if done.returncode != 0:
             return "stale", "does not link: " + done.stderr.splitlines()[-1]
         try:
-            done = subprocess.run([binary], capture_output=True, text=True, timeout=limit_s)
+            done = subprocess.run([binary], capture_output=True, text=True, timeout=limit_s,
+                                  env={**os.environ, "CMOCKA_TEST_ABORT": "1"})
         except subprocess.TimeoutExpired:
             return "caught", "hangs"
         if done.returncode == 0:
@@ -206,22 +245,42 @@ def trial(root, build, fault, limit_s):
         return "caught", "exit %d" % done.returncode
 
 
+def sample(faults, count):
+    """Turn by turn one of each quick file, from its list's end: the newest."""
+    lists = [[f for f in faults if f[0][0] == name] for name in QUICK]
+    turns = [l[-1 - turn] for turn in range(len(faults)) for l in lists if turn < len(l)]
+    return turns[:count]
+
+
+def list_faults(root, faults):
+    stale = 0
+    for _, name, what, old, new in faults:
+        with open(os.path.join(root, "kernels", "cuda", name)) as f:
+            gone = replace(f.read(), old, new) is None
+        stale += gone
+        print("%s: %s%s" % (name, what, " -- STALE" if gone else ""))
+    print("%d faults, %d stale" % (len(faults), stale))
+    return 1 if stale else 0
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("root")
     parser.add_argument("build")
     parser.add_argument("--only", default="")
+    parser.add_argument("--sample", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--limit", type=int, default=400)
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
     faults = [f for f in FAULTS if options.only in f[1] + " " + f[2]]
+    if options.sample:
+        faults = sample(faults, options.sample)
     if options.list:
-        for fault in faults:
-            print("%s: %s" % (fault[1], fault[2]))
-        return 0
+        return list_faults(options.root, faults)
     counts = {"caught": 0, "missed": 0, "stale": 0}
-    for kernel, test in sorted({fault[0] for fault in faults}):
+    # the programs of a sample run without a fault in the same suite
+    for kernel, test in [] if options.sample else sorted({fault[0] for fault in faults}):
         source = next(f[1] for f in faults if f[0] == (kernel, test))
         control = ((kernel, test), source, "control", "#include", "#include")
         verdict, why = trial(options.root, options.build, control, options.limit)
@@ -236,7 +295,8 @@ def main():
             print("%-6s %s: %s%s" % (verdict, fault[1], fault[2], " -- " + why if why else ""), flush=True)
     print("%d of %d seeded faults caught, %d missed, %d stale" %
           (counts["caught"], len(faults), counts["missed"], counts["stale"]))
-    return 0 if not counts["stale"] and counts["caught"] >= FLOOR * len(faults) else 1
+    floor = len(faults) if options.sample else FLOOR * len(faults)
+    return 0 if not counts["stale"] and counts["caught"] >= floor else 1
 
 
 sys.exit(main())

@@ -11,8 +11,10 @@
 #include <string.h>
 
 #include "kernels/kernel_bench.h"
+#include "kernels/kernel_families.h"
 
-static void bench(const char *name, double limit)
+/* composed: the back end may compose so many families from others */
+static void bench(const char *name, double limit, int composed)
 {
     struct device *d;
     struct error err = {0};
@@ -29,19 +31,25 @@ static void bench(const char *name, double limit)
         if (!(error < limit)) fail_msg("%s: an error over %g in\n%s", name, limit, text);
     }
     assert_int_equal(errors, 35); /* linear, convolution and attention cases */
+    int families = 0;
+    for (char *at = text; (at = strstr(at, "off plain ")); at++) families++;
+    for (char *at = text; (at = strstr(at, "composed by this")); at++, composed--) families++;
+    if (families != kernel_families_model_count + kernel_families_rest_count || composed < 0)
+        fail_msg("%d families in\n%s", families, text);
     assert_null(strstr(text, "skipped"));
+    assert_null(strstr(text, "WRONG"));
     free(text);
     device_close(d);
 }
 
 static void emulated(void **state)
 {
-    bench("cuda", 1e-3);
+    bench("cuda", 1e-3, 0);
 }
 
 static void cpu(void **state)
 {
-    bench("cpu:1", 8e-3);
+    bench("cpu:1", 8e-3, 2);
 }
 
 int main(void)

@@ -14,7 +14,7 @@ extern "C" {
 #define DEVICE inline
 #define KERNEL(threads, blocks) void
 #define UNROLL
-#define UNROLL_COPIES
+#define UNROLL_COPIES(count)
 #define HAS_COPY_ASYNC true
 #define HERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 #define AT file, line
