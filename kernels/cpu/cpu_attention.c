@@ -206,8 +206,8 @@ ALWAYS_INLINE void soften_exactly(const struct attention *t, struct block *b, in
         vf sum = {0};
         for (int64_t r = 0; r < rows; r += 2) {
             const float *at = s + r * GEMM_NR + v * VL;
-            vf e = vf_exp2(*(const vf *)at * soft->factor - high, false);
-            vf f = vf_exp2(*(const vf *)(at + GEMM_NR) * soft->factor - high, false);
+            vf e = vf_exp2(soft_power(soft, *(const vf *)at, high, false), false);
+            vf f = vf_exp2(soft_power(soft, *(const vf *)(at + GEMM_NR), high, false), false);
             sum += e;
             sum += f;
             char *p = b->p + (r / 2 * t->pair_steps * GEMM_NR + v * VL) * 4;
@@ -322,7 +322,9 @@ ALWAYS_INLINE void write_rows(const struct attention *t, struct block *b, int64_
 /* Field by field: two panels' vectors need not be cleared first. */
 static void start_soft(struct soft *s, const struct attention_args *a)
 {
-    s->factor = (float)(a->scale * 1.4426950408889634);
+    const double factor = a->scale * 1.4426950408889634;
+    s->factor = (float)factor;
+    s->rest = (float)(factor - (double)s->factor);
     s->sum[0] = s->sum[1] = (vf){0};
     s->dtype = a->dtype;
     s->rough = a->dtype == DTYPE_BF16 && !a->lse;

@@ -59,14 +59,13 @@ ALWAYS_INLINE void soft_tile(const int rows, struct soft *restrict s, char *rest
             for (int i = 1; i < rows; i++) top = vf_max(top, acc[i][v]);
             s->top[v] = top * s->factor;
         }
-    const float factor = s->factor;
 #pragma GCC unroll 2
     for (int v = 0; v < 2; v++) {
         vf top = s->top[v], sum = s->sum[v];
 #pragma GCC unroll 16
         for (int i = 0; i < rows; i += 2) {
-            vf e = vf_exp2(acc[i][v] * factor - top, rough);
-            vf f = vf_exp2(acc[i + 1][v] * factor - top, rough);
+            vf e = vf_exp2(soft_power(s, acc[i][v], top, rough), rough);
+            vf f = vf_exp2(soft_power(s, acc[i + 1][v], top, rough), rough);
             sum += e;
             sum += f;
             if (dt == DTYPE_BF16) {

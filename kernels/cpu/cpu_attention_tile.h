@@ -17,14 +17,21 @@
 #define ATTENTION_MASKED -1e30f
 
 struct soft {
-    float factor;     /* of the scores: scale log2(e) */
-    vf top[2];        /* what P = 2^(factor s - top) takes off; near the maximum or at it */
-    vf sum[2];        /* of P so far */
-    bool find_top;    /* the next tile's maxima become `top` */
-    bool odd;         /* the next tile's last row is no key */
-    enum dtype dtype; /* of A, B and P */
-    bool rough;       /* P to 1e-4: it is rounded to bfloat16 and its sum is not wanted exactly */
+    float factor, rest; /* of the scores: scale log2(e), and what a float of it lacks */
+    vf top[2];          /* what P = 2^(factor s - top) takes off; near the maximum or at it */
+    vf sum[2];          /* of P so far */
+    bool find_top;      /* the next tile's maxima become `top` */
+    bool odd;           /* the next tile's last row is no key */
+    enum dtype dtype;   /* of A, B and P */
+    bool rough;         /* P to 1e-4: it is rounded to bfloat16 and its sum is not wanted exactly */
 };
+
+/* The power of two that a score stands for, less top. The rest counts where a sum is wanted exactly: lse
+ * would otherwise be off by as much as its own rounding. */
+ALWAYS_INLINE vf soft_power(const struct soft *s, vf score, vf top, const bool rough)
+{
+    return rough ? score * s->factor - top : score * s->factor + (score * s->rest - top);
+}
 
 /* c[rows][GEMM_NR] = A . B, or += */
 void CPU_NAME(attention_product)(float *c, const char *a, const char *b, int64_t rows,

@@ -2,6 +2,8 @@
 
 #include "kernels/cpu/cpu_int8.h"
 
+#define LINE_STEPS 16 /* of a row, in a cache line */
+
 /* One k-step: c += a . b, a being the same 32 bits in every lane. */
 ALWAYS_INLINE vf step_f32(vf c, vf a, vf b)
 {
@@ -310,7 +312,9 @@ void gemm_run(struct device *d, const struct gemm *g)
     const int64_t k_steps = g->eight ? g->k / 4 : steps_of(g->k, g->a_dtype);
     const int64_t parts = g->partner ? 2 : 1;
     cpu_state(d)->flops += 2.0 * (double)(g->m * parts) * (double)g->n * (double)g->k;
-    cut.slice = g->slice ? g->slice : div_up(k_steps, div_up(k_steps, GEMM_STEPS));
+    cut.slice = g->slice;
+    if (!cut.slice)
+        cut.slice = div_up(div_up(k_steps, div_up(k_steps, GEMM_STEPS)), LINE_STEPS) * LINE_STEPS;
     cut.slices = div_up(k_steps, cut.slice);
     cut.end = g->n;
     cut.b = g->b;

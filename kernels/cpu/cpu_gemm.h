@@ -27,7 +27,7 @@
 #else
 #define GEMM_MR 6
 #endif
-#define GEMM_STEPS 288 /* k-steps of one slice: a B panel is 36 KB with AVX-512 */
+#define GEMM_STEPS 320 /* k-steps of a slice at most: a B panel is 40 KB with AVX-512 */
 #define GEMM_PITCH (GEMM_STEPS * 4 + 64)
 #define GEMM_MC_MAX 384 /* rows of one task */
 #define GEMM_A_BYTES ((size_t)(GEMM_MC_MAX + GEMM_MR) * GEMM_PITCH)
@@ -42,7 +42,8 @@ struct gemm {
     void (*fill_a)(const struct gemm *g, void *panel, int64_t m0, int64_t rows, int64_t k0,
                    int64_t count);
     const struct direct *direct; /* rows of A lie ready: no fill_a; K in blocks of nine taps */
-    int64_t slice;               /* steps of a slice, where K goes in blocks; 0: GEMM_STEPS */
+    /* steps of a slice, where K goes in blocks; 0: equal ones of whole cache lines */
+    int64_t slice;
     bool eight; /* bytes, four a step, whole slices, B a step longer than each: cpu_int8.h */
     /* whole packed B (steps of all of K); or NULL and `file`, a weight that is packed for this call
      * into the device's panels (gemm_reserve); or NULL and fill_b: columns [n0, n0+cols), elements

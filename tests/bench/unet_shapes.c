@@ -47,8 +47,8 @@ const char *const shape_kind_name[SHAPE_KINDS] = {"conv",       "linear", "atten
         }                                                                                          \
     }
 #define BLOCKS(n, m, c, c3, c4, c8)                                                                \
-    LINEAR(n, "qkv", m, c, c3), LINEAR(5 * n, "linear", m, c, c), LINEAR(n, "geglu in", m, c, c8), \
-        LINEAR(n, "ff out", m, c4, c), {"geglu " #m "x" #c4, SHAPE_GEGLU, n, {m, c4}},             \
+    LINEAR(n, "qkv", m, c, c3), LINEAR(5 * n, "linear", m, c, c), LINEAR(n, "ff out", m, c4, c),   \
+        {"linear + geglu " #m "x" #c8 "x" #c, SHAPE_GEGLU, n, {m, c, c8}},                         \
     {                                                                                              \
         "layer norm " #m "x" #c, SHAPE_LAYER, 3 * n,                                               \
         {                                                                                          \
@@ -150,6 +150,7 @@ double shape_flops(const struct unet_shape *s)
                          (double)(a[1] * a[6] / (a[5] ? a[5] : 1));
     switch (s->kind) {
     case SHAPE_CONV: return 2 * conv_pixels * (double)(a[2] * a[3] * a[4] * a[4]);
+    case SHAPE_GEGLU:
     case SHAPE_LINEAR: return 2 * (double)a[0] * (double)a[1] * (double)a[2];
     case SHAPE_ATTENTION: return 4.0 * BATCH * (double)(a[0] * a[1]) * (double)(a[2] * a[3]);
     default: return 0;
@@ -188,6 +189,7 @@ int shape_run_init(struct shape_run *r, const struct unet_shape *s, struct devic
         w = k * a[3];
         r->w = (struct kernel_weight){.rank = 4, .dim = {a[3], a[2], a[4], a[4]}};
         break;
+    case SHAPE_GEGLU:
     case SHAPE_LINEAR:
         x = a[0] * a[1];
         y = a[0] * a[2];
@@ -199,10 +201,6 @@ int shape_run_init(struct shape_run *r, const struct unet_shape *s, struct devic
         x = BATCH * a[0] * a[1] * a[3];
         y = x;
         w = BATCH * a[0] * a[2] * a[3] * 2;
-        break;
-    case SHAPE_GEGLU:
-        x = 2 * a[0] * a[1];
-        y = a[0] * a[1];
         break;
     case SHAPE_GROUP: x = y = BATCH * a[0] * a[1]; break;
     default: x = y = a[0] * a[1]; break;
@@ -245,6 +243,7 @@ int shape_run_once(struct shape_run *r, struct error *err)
                                 .epilogue = epilogue};
         return k->conv2d(r->device, &c, err);
     }
+    case SHAPE_GEGLU:
     case SHAPE_LINEAR: {
         struct linear_args l = {.y = r->y,
                                 .x = r->x,
@@ -253,10 +252,11 @@ int shape_run_once(struct shape_run *r, struct error *err)
                                 .k = a[1],
                                 .out = a[2],
                                 .ldx = a[1],
-                                .ldy = a[2],
+                                .ldy = r->shape->kind == SHAPE_GEGLU ? a[2] / 2 : a[2],
                                 .dtype = r->dtype,
                                 .epilogue = epilogue};
-        return k->linear(r->device, &l, err);
+        return r->shape->kind == SHAPE_GEGLU ? k->linear_geglu(r->device, &l, err)
+                                             : k->linear(r->device, &l, err);
     }
     case SHAPE_ATTENTION: {
         int64_t ld = a[0] * a[3];
@@ -304,10 +304,6 @@ int shape_run_once(struct shape_run *r, struct error *err)
                                     .dtype = r->dtype,
                                     .weight_dtype = r->dtype};
         return k->layer_norm(r->device, &l, err);
-    }
-    case SHAPE_GEGLU: {
-        struct geglu_args g = {.y = r->y, .x = r->x, .rows = a[0], .d = a[1], .dtype = r->dtype};
-        return k->geglu(r->device, &g, err);
     }
     default: {
         /* two halves into one row */

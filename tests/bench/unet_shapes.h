@@ -16,7 +16,7 @@ enum shape_kind {
     SHAPE_ATTENTION, /* heads lq lk d */
     SHAPE_GROUP,     /* rows c (32 groups, SiLU) */
     SHAPE_LAYER,     /* rows d */
-    SHAPE_GEGLU,     /* rows d */
+    SHAPE_GEGLU,     /* m k out: the linear before it too */
     SHAPE_COPY,      /* rows cols of the joined row */
     SHAPE_KINDS
 };
