@@ -53,7 +53,10 @@ static int64_t rank_of(const struct lora_module *m)
 static const char *form_of(const struct lora_module *m)
 {
     const struct safetensors_entry *const *t = m->tensor;
-    if (t[LORA_FOREIGN]) return "OFT, BOFT or VeRA of PEFT";
+    if (t[LORA_FOREIGN] || t[LORA_OFT_R]) return "OFT of PEFT";
+    if (t[LORA_BOFT_R] || t[LORA_BOFT_S]) return "BOFT of PEFT";
+    if (t[LORA_VERA_OUT] || t[LORA_VERA_RANK] || t[LORA_VERA_A] || t[LORA_VERA_B])
+        return "VeRA of PEFT";
     if (t[LORA_IA3]) return "(IA)^3 of PEFT";
     if (t[LORA_SCALE]) return "(IA)^3";
     if (t[LORA_BLOCKS]) return t[LORA_BLOCKS]->rank == 4 ? "BOFT" : "OFT";
@@ -93,6 +96,18 @@ static const struct {
     {LORA_RESCALE, ".rescale", NULL},
 };
 
+/* Whether all that the module has is told under these names. (IA)^3 of PEFT is not: it scales biases, too. */
+static bool kohya_knows(const struct lora_module *m)
+{
+    for (int k = 0; k < LORA_TENSOR_COUNT; k++) {
+        bool named = !m->tensor[k] || k == LORA_ALPHA || k == LORA_MAGNITUDE;
+        for (size_t i = 0; !named && i < COUNT_OF(kohya_suffixes); i++)
+            named = (int)kohya_suffixes[i].tensor == k;
+        if (!named) return false;
+    }
+    return true;
+}
+
 /* PEFT scales LoKr's factors even where none has a rank; LyCORIS does not: the scale goes into the first. */
 static void scale_first(struct writing *w, const struct lora_module *m, const char *place)
 {
@@ -122,8 +137,7 @@ static void append_magnitude(struct writing *w, const struct lora_module *m, con
 static int add_kohya(struct writing *w, const struct lora_module *m, const char *prefix,
                      float *alpha, const char *file, struct error *err)
 {
-    /* PEFT's (IA)^3 scales biases too, LyCORIS' does not */
-    if (m->tensor[LORA_FOREIGN] || m->tensor[LORA_IA3])
+    if (!kohya_knows(m))
         return error_set(err, ERR_UNSUPPORTED,
                          "%s: %s is %s, which has no names in kohya's and LyCORIS' files", file,
                          m->base, form_of(m));

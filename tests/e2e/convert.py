@@ -189,6 +189,11 @@ with tempfile.TemporaryDirectory() as folder:
         sentence = convert(given, out("no"), "--to", "peft", code=1)
         assert "is %s" % form in sentence and not os.path.exists(out("no")), sentence
     assert "DoRA by input column" in convert(lora("dora"), out("no"), "--to", "peft", code=1)
+    for key, form in (("oft_R.weight", "OFT"), ("boft_R", "BOFT"), ("vera_lambda_b", "VeRA")):
+        write(out("turn"), {"base_model.model.mid_block.attentions.0.proj_in." + key: struct.pack("<2f", 1, 2)})
+        for to in ("kohya", "peft"):
+            sentence = convert(out("turn"), out("no"), "--to", to, code=1)
+            assert "is %s of PEFT" % form in sentence, sentence
     assert "(IA)^3 of PEFT" in convert(family("ia3-peft"), out("no"), "--to", "kohya", code=1)
 
     assert "usage" in convert(single, folder + "/x.ckpt", code=2)
