@@ -231,12 +231,12 @@ def tiny_decoder(folder):
     g = torch.Generator().manual_seed(31)
     tiny = AutoencoderTiny(encoder_block_out_channels=(4,) * 4, decoder_block_out_channels=(8,) * 4).eval()
     for name, p in tiny.named_parameters():
-        p.copy_(torch.randn(p.shape, generator=g) * (1.5 / p[0].numel() ** 0.5 if p.ndim > 1 else 0.1))
+        p.copy_(torch.randn(p.shape, generator=g) * (1.0 / p[0].numel() ** 0.5 if p.ndim > 1 else 0.1))
     # ranges as a picture has them
     y = tiny.decode(torch.randn(1, 4, 8, 8, generator=g)).sample
     last = tiny.decoder.layers[-1]
-    last.weight.mul_(0.6 / y.std())
-    last.bias.copy_((last.bias + 0.5 - (y.mean() + 1) / 2) * 0.6 / y.std() + 0.5 * (1 - 0.6 / y.std()))
+    last.weight.mul_(0.35 / y.std())
+    last.bias.copy_((last.bias + 0.5 - (y.mean() + 1) / 2) * 0.35 / y.std() + 0.5 * (1 - 0.35 / y.std()))
     os.makedirs(folder + "/vae", exist_ok=True)
     state = {k: v.contiguous() for k, v in tiny.state_dict().items() if k.startswith("decoder.")}
     save_file(state, folder + "/vae/taesd.safetensors")
