@@ -379,7 +379,8 @@ int cpu_attention(struct device *d, const struct attention_args *a, struct error
                           .element = a->dtype == DTYPE_F32 ? 4 : 2,
                           .pair_steps = a->dtype == DTYPE_F32 ? 2 : 1};
     t.d_steps = div_up(a->d * t.element, 4);
-    t.block_pairs = div_up(t.pairs, div_up(t.pairs, BLOCK_PAIRS));
+    const int64_t most = BLOCK_PAIRS / t.pair_steps; /* P of a block stays in the first cache */
+    t.block_pairs = div_up(t.pairs, div_up(t.pairs, most));
     t.blocks = div_up(t.pairs, t.block_pairs);
     t.k_bytes = (size_t)(2 * t.pairs * t.d_steps) * 4;
     t.v_bytes = (size_t)(t.pairs * t.pair_steps * a->d) * 4;
