@@ -14,7 +14,10 @@
 #include "daemon/fault_point.h"
 
 #define ADMISSION_SPARE 1.2
-#define OVERDUE_MS 3000 /* what an engine gets to give up by itself */
+#define PARK_FINISH_S                                                                              \
+    2 /* a job with less to go is let finish when somebody needs the machine ... */
+#define PARK_GRACE_MS 5000 /* ... if it does so in that time */
+#define OVERDUE_MS 3000    /* what an engine gets to give up by itself */
 
 /* ---- choosing ---- */
 
@@ -471,16 +474,31 @@ static void take_from_engine(struct job *j, const char *why)
     dispatch_take_back(j, why);
 }
 
+/* By what such jobs took so far. What is thrown away would be computed again from the beginning. */
+static bool is_nearly_done(const struct worker *w, const struct job *j)
+{
+    if (!j->engine || j->phase == ENGINE_PHASE_QUEUED) return false;
+    double estimate = estimate_s(w, j->engine, j);
+    double left = estimate - (double)(now_ms() - j->begun_ms) / 1000;
+    return estimate > 0 && left < PARK_FINISH_S;
+}
+
 void dispatch_park(struct worker *w, const char *why)
 {
-    if (w->parked) return;
-    w->parked = true;
-    log_info("engine.parked", "text=\"%s\"", why);
+    bool again = w->parked;
+    if (!again) {
+        w->parked = true;
+        w->parked_ms = now_ms();
+        log_info("engine.parked", "text=\"%s\"", why);
+    }
+    bool patient = now_ms() - w->parked_ms < PARK_GRACE_MS;
     for (struct job *j = w->jobs, *next; j; j = next) {
         next = j->next;
+        if (patient && is_nearly_done(w, j)) continue;
         /* encoded pictures need no device: their results come by themselves */
         if (j->engine && !j->pages && j->phase != ENGINE_PHASE_ENCODE) take_from_engine(j, why);
     }
+    if (again) return;
     for (int i = 0; i < w->engine_count; i++)
         for (int k = 0; k < w->model_count; k++) {
             struct engine_process *e = w->engines[i];

@@ -78,7 +78,7 @@ struct job {
     struct engine_process *engine; /* while GENERATING */
     uint64_t launch_id;
     int turn; /* times it was given: late words about an earlier turn are not about this one */
-    int64_t given_ms;
+    int64_t given_ms, begun_ms; /* to the engine; when it said that it is at it */
     int runs;
     enum engine_phase phase;
     int step, step_count;
@@ -110,7 +110,8 @@ void job_prepare(struct job *job); /* POPPED: sources, LoRAs, refusals; then REA
 void dispatch(struct worker *w);   /* READY jobs to engines that have room */
 /* Tells the engine that is free first which model comes after what it has. */
 void dispatch_foresee(struct worker *w);
-/* Somebody needs the machine: jobs leave their engines at the next step and wait, models leave memory. */
+/* Somebody needs the machine: jobs leave their engines at the next step and wait, models leave memory.
+ * What is nearly done may finish; called again while it lasts. */
 void dispatch_park(struct worker *w, const char *why);
 void dispatch_unpark(struct worker *w);
 /* A prepared job straight to an engine when one has room and no other waits: a commit less. */

@@ -233,6 +233,7 @@ void outcome_message(struct worker *w, struct engine_process *e, struct engine_m
             job->phase == ENGINE_PHASE_SAMPLE)
             engine_process_step(e, (m->progress.seconds - job->step_at) /
                                        (m->progress.step - job->step));
+        if (job->phase == ENGINE_PHASE_QUEUED) job->begun_ms = now_ms();
         job->phase = m->progress.phase;
         job->step = m->progress.step;
         job->step_count = m->progress.steps;

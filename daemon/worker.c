@@ -154,7 +154,10 @@ static void look_after_parking(struct worker *w)
             dispatch_park(w, said);
             return;
         }
-    if (gate_is_open(&w->gate)) dispatch_unpark(w);
+    if (gate_is_open(&w->gate))
+        dispatch_unpark(w);
+    else if (w->parked)
+        dispatch_park(w, "somebody needs the machine"); /* what was let finish and does not */
 }
 
 /* Both kinds of people: at terminals, at the desktop; NAN when there are none. */

@@ -114,6 +114,7 @@ struct worker {
     struct drift drift;
     enum worker_phase phase;
     bool drain_over, recovering, parked;
+    int64_t parked_ms; /* since when */
     int exit_code;
 
     /* what the Horde says about the owner */

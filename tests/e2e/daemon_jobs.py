@@ -371,6 +371,28 @@ def new_fields_are_sent_only_to_who_knows_them(programs):
         check(len(p.horde.calls("swagger")) == 1, "asked once")
 
 
+def a_job_that_is_nearly_done_is_not_thrown_away(programs):
+    """Its time is known from the first one; the last one takes longer than it should and is put aside after all."""
+    with Place(programs, "--jobs", "3", "--kinds", "txt2img", "--sizes", "128x128", "--steps", "4-4", "--samplers", "k_euler",
+               fake="slow:1500,slow:1500,slow:60000,ok", max_batch=1, queue_size=0) as p:
+        p.kilnd.start()
+        p.kilnd.ready()
+        for done in (1, 2):
+            wait_for(lambda: p.kilnd.log().count("job.computed") == done, 20, f"{done} are computed")
+            wait_for(lambda: p.kilnd.ask(request="status")["engines"][0].get("step"), 20, "the next one runs")
+            p.kilnd.ask(request="pause", now=True, for_seconds=30)
+            if done == 1:
+                wait_for(lambda: p.kilnd.log().count("job.computed") == 2, 20, "it may finish")
+                check("job.returned" not in p.kilnd.log(), "it was put aside")
+            else:
+                wait_for(lambda: "job.returned" in p.kilnd.log(), 20, "it is put aside")
+            p.kilnd.ask(request="resume")
+        p.all_over(30)
+        check(p.kilnd.term() == 0, "ends with 0")
+        p.agree()
+        check(set(p.kilnd.states().values()) == {"SETTLED"}, f"{p.kilnd.states()}")
+
+
 def control_requests_are_answered(programs):
     with Place(programs) as p:
         p.horde.fire(2)
