@@ -561,6 +561,8 @@ static void run_block(unsigned x, unsigned y, unsigned z, unsigned grid_x, size_
 void emulator_start_faults()
 {
     static bool read;
+    const char *target = getenv("KILN_EMULATOR_TARGET");
+    if (target && !machine.options.target) machine.options.target = atoi(target);
     const char *fail = getenv("KILN_EMULATOR_FAIL"), *once = getenv("KILN_EMULATOR_FAIL_ONCE");
     if (read || !fail) return;
     read = true;

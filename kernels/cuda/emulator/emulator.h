@@ -28,7 +28,8 @@ extern "C" {
 #endif
 
 struct emulator_options {
-    int target;        /* 75, 80, 86, 89, 90 or 120: limits and instruction forms; 0: 80 */
+    int target;        /* 75, 80, 86, 89, 90 or 120: limits and instruction forms; 0: what
+                          KILN_EMULATOR_TARGET says, or 80 */
     uint64_t seed;     /* 0: file order of warps and lanes; else a seeded shuffle */
     bool check_races;  /* shadow of shared memory */
     uint64_t fail_at;  /* this launch and all after it fail as a broken card's do; 0: none. Also
