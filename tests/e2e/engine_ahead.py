@@ -43,6 +43,7 @@ class Engine:
                                             stderr=log, env={**os.environ, **env})
         self.guard = threading.Timer(limit_s, self.process.kill)
         self.guard.start()
+        self.pending = b""
         self.take("hello")
 
     def log(self):
@@ -59,11 +60,15 @@ class Engine:
         shutil.rmtree(self.cache)
         return log
 
-    def send(self, kind, job="", **body):
+    def send(self, kind, job="", more=False, **body):
+        """With `more` it goes out together with the next: the engine sees both before it begins."""
         head = json.dumps({"kind": kind, "launch": "7", "job": job, "body": body}).encode()
         payload = struct.pack("<I", len(head)) + head + struct.pack("<I", 0)
-        self.process.stdin.write(struct.pack("<I", len(payload)) + payload)
-        self.process.stdin.flush()
+        self.pending += struct.pack("<I", len(payload)) + payload
+        if not more:
+            self.process.stdin.write(self.pending)
+            self.process.stdin.flush()
+            self.pending = b""
 
     def take(self, *kinds):
         while True:
@@ -77,10 +82,10 @@ class Engine:
                 continue
             return head["kind"], head.get("body", {}), payload[8 + length:]
 
-    def ask(self, name, path, steps=2, seed=1, load=True):
+    def ask(self, name, path, steps=2, seed=1, load=True, more=False):
         if load:
-            self.send("load", model=name, path=path)
-        self.send("generate", name, request={"model": name, "prompt": "a photo of the red house", "width": 64, "height": 64,
+            self.send("load", more=True, model=name, path=path)
+        self.send("generate", name, more, request={"model": name, "prompt": "a photo of the red house", "width": 64, "height": 64,
                                              "steps": steps, "seed": str(seed), "count": 1}, format="png",
                   parameters="p")
 
@@ -115,7 +120,7 @@ def queued(device):
     """The next job behind the running one: the same pictures, and its model was there before."""
     first, second = alone(SD1, device), alone(SD2, device)
     e = Engine(device=device)
-    e.ask("a", SD1, steps=STEPS[device])
+    e.ask("a", SD1, steps=STEPS[device], more=True)
     e.ask("b", SD2, steps=STEPS[device])
     check(e.answer()[0] == first, f"{device}: the running job's picture")
     check(e.answer()[0] == second, f"{device}: the next job's picture")
@@ -181,7 +186,7 @@ def card_breaks_under_the_loader(fail, sentence):
     kind, body, _ = e.take("loaded", "error")
     if kind != "loaded":
         raise SystemExit(f"the fault {fail} struck the first model: {body}")
-    e.ask("a", SD1, steps=1, load=False)
+    e.ask("a", SD1, steps=1, load=False, more=True)
     e.ask("b", SD2, steps=1)
     while kind and not (kind == "error" and body["fatal"]):
         kind, body, _ = e.take("error", "result")
