@@ -39,6 +39,7 @@ struct device {
     void *state;              /* the back end's own */
     char driver[32];          /* "CUDA 13.0"; "" where there is none */
     size_t memory_bytes;      /* of the card; 0: not its own (the host's) */
+    size_t band_bytes;        /* norm_conv2d wants room of the pass for bands of so many; 0: none */
     uint64_t moves;           /* rises when memory that a recording may know was given back */
     const struct device_recorder *recorder;                                /* NULL: cannot record */
     int (*free_bytes)(struct device *d, size_t *bytes, struct error *err); /* NULL: not known */

@@ -174,7 +174,9 @@ struct group_norm_grad_args {
 
 /* y = epilogue(conv(act(group_norm(x)))), n images of conv.h x conv.w_px pixels; conv.x is x. The normalised
  * picture is made some rows at a time, so it takes no memory of its size. 3x3, stride 1, padding 1. The
- * same bits as the two kernels one after the other. epilogue.add may be y; x may not. */
+ * same bits as the two kernels one after the other. epilogue.add may be y; x may not. On a device that tells
+ * band_bytes, `room` is memory of the device for statistics and rows, of norm_conv2d_room bytes: it decides
+ * how many rows a band has. */
 struct norm_conv2d_args {
     struct conv2d_args conv;
     const void *gamma, *beta;
@@ -182,7 +184,21 @@ struct norm_conv2d_args {
     int64_t groups;
     double eps;
     enum activation act; /* of the norm; the epilogue may have another */
+    void *room;
+    size_t room_bytes;
 };
+static inline size_t norm_conv2d_statistics(const struct norm_conv2d_args *a) /* bytes of room */
+{
+    return ((size_t)(a->conv.n * a->groups) * 2 * sizeof(float) + 255) / 256 * 256;
+}
+/* With bands of about `most` bytes; three lines at least, and no more than there are. */
+static inline size_t norm_conv2d_room(const struct norm_conv2d_args *a, size_t most)
+{
+    const size_t line = (size_t)(a->conv.w_px * a->conv.c) * dtype_bytes(a->conv.dtype);
+    const size_t all = (size_t)(a->conv.n * a->conv.h);
+    size_t lines = line && most / line > 3 ? most / line : 3;
+    return norm_conv2d_statistics(a) + (lines < all ? lines : all) * line;
+}
 
 /* The same over the last axis of x [rows,d]; mean and rstd [rows]. gamma and beta may be NULL. */
 struct layer_norm_args {
@@ -418,8 +434,7 @@ struct kernels {
     X(adamw, adamw_args)                                                                           \
     X(adamw8, adamw8_args)                                                                         \
     X(norm, norm_args)
-/* Fused forms: NULL where a back end has none, and ops compose. Those of the second list save memory where
- * the host's caches are what limits; only the CPU has them. */
+/* Fused forms: NULL where a back end has none, and ops compose. Those of the second list save memory. */
 #define KERNEL_FUSED_TABLE(X)                                                                      \
     X(linear_geglu, linear_args)                                                                   \
     X(linear_join, linear_join_args)

@@ -58,6 +58,7 @@ static void plan_unpack(struct device *d, struct kernel_weight *w)
     }
 KERNEL_TABLE(X)
 KERNEL_FUSED_TABLE(X)
+KERNEL_BANDED_TABLE(X)
 #undef X
 
 static void plan_close(struct device *d)
@@ -82,9 +83,11 @@ struct device *plan_device_open(const struct device *like)
     if (like->kernels->name) p->table.name = plan_##name;
     KERNEL_TABLE(X)
     KERNEL_FUSED_TABLE(X)
+    KERNEL_BANDED_TABLE(X)
 #undef X
     p->device = (struct device){.kernels = &p->table,
                                 .default_dtype = like->default_dtype,
+                                .band_bytes = like->band_bytes,
                                 .state = p,
                                 .close = plan_close};
     return &p->device;

@@ -18,13 +18,14 @@ struct plugin_abi {
     uint32_t version, table_bytes, device_bytes, args_bytes;
 };
 
-#define PLUGIN_VERSION 3
+#define PLUGIN_VERSION 4
 /* sizes of the table, of the device and of all arguments together */
 #define PLUGIN_ARGS_SIZE(name, args) +sizeof(struct args)
 #define PLUGIN_ABI                                                                                 \
     {                                                                                              \
         PLUGIN_VERSION, sizeof(struct kernels), sizeof(struct device),                             \
             0 KERNEL_TABLE(PLUGIN_ARGS_SIZE) KERNEL_FUSED_TABLE(PLUGIN_ARGS_SIZE)                  \
+                KERNEL_BANDED_TABLE(PLUGIN_ARGS_SIZE)                                              \
     }
 #define PLUGIN_EXPORT __attribute__((visibility("default")))
 

@@ -2,9 +2,11 @@
  * can; composed otherwise, and under a tape. */
 #include "tensor/op.h"
 
-static bool fuses(const struct pass *p, struct tensor x, const struct weight *w,
-                  struct conv_shape c)
+/* Where bands take room of the pass, a norm over its own input takes none. */
+static bool fuses(const struct pass *p, struct tensor x, const struct norm_of *n,
+                  const struct weight *w, struct conv_shape c)
 {
+    if (n->over && p->device->band_bytes) return false;
     return p->kernels->norm_conv2d && !p->tape && x.rank == 4 && weight_present(w) &&
            w->k.rank == 4 && w->k.dim[2] == 3 && w->k.dim[3] == 3 && c.stride <= 1 &&
            c.upsample != 2 && c.pad_top == 1 && c.pad_left == 1 && c.pad_bottom == 1 &&
@@ -27,7 +29,7 @@ void op_norm_conv_into(struct pass *p, struct tensor *y, struct tensor x, const 
                        struct weight *w, struct weight *b, struct conv_shape shape,
                        const struct fuse *f)
 {
-    if (!fuses(p, x, w, shape)) {
+    if (!fuses(p, x, n, w, shape)) {
         composed(p, y, x, n, w, b, shape, f);
         return;
     }
@@ -44,5 +46,12 @@ void op_norm_conv_into(struct pass *p, struct tensor *y, struct tensor x, const 
         y->data = NULL;
         return;
     }
+    size_t mark = pass_open_scope(p);
+    if (p->device->band_bytes) {
+        a.room_bytes = norm_conv2d_room(&a, p->device->band_bytes);
+        a.room = pass_bytes(p, a.room_bytes);
+        if (!a.room) y->data = NULL;
+    }
     op_call(p, y, norm_conv2d, &a);
+    pass_close_scope(p, mark);
 }

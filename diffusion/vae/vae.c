@@ -178,7 +178,7 @@ static struct tensor res_in(struct pass *p, const struct rooms *r, struct vae_re
     norm_conv_into(p, normed(m, &m->norm1, false), &m->conv1, &h, x, three, NULL);
     if (m->in != m->out) x = narrowed(p, &m->skip, x, m->out);
     struct tensor y = away ? in_room(p, (char *)r->narrow + tensor_bytes(x), x, m->out) : x;
-    norm_conv_into(p, normed(m, &m->norm2, false), &m->conv2, &y, h, three,
+    norm_conv_into(p, normed(m, &m->norm2, true), &m->conv2, &y, h, three,
                    &(struct fuse){.add = x});
     return y;
 }

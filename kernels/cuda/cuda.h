@@ -103,6 +103,12 @@ int cuda_weight_phases(struct device *d, struct kernel_weight *w, struct cuda_we
  * kernel where the shape does not fit. */
 int cuda_gemm(struct device *d, struct gemm_args *g, bool transposed, enum dtype dtype,
               const char *what, struct error *err);
+/* A part of a product's rows, without a tuner in the tile and split of the whole: the same bits. */
+int cuda_gemm_part(struct device *d, struct gemm_args *g, const struct gemm_args *whole,
+                   enum dtype dtype, const char *what, struct error *err);
+/* The convolution of some lines of `whole`; of the latter only sizes count. */
+int cuda_conv2d_part(struct device *d, const struct conv2d_args *a, const struct conv2d_args *whole,
+                     struct error *err);
 bool cuda_gemm_fits(struct device *d, const struct gemm_args *g, bool transposed, enum dtype dtype);
 int cuda_gemm_dw(struct device *d, struct gemm_dw_args *g, enum dtype dtype, const char *what,
                  struct error *err);
@@ -154,12 +160,17 @@ void cuda_tune_close(struct device *d);
 int cuda_gemm_run(struct device *d, struct gemm_args *g, bool transposed, enum dtype dtype,
                   const struct cuda_way *way, const char *what, struct error *err);
 
+/* group_norm's two halves: mean and rstd, which are the caller's, are written; y from x with them. */
+int cuda_group_measure(struct device *d, const struct group_norm_args *a, struct error *err);
+int cuda_group_apply(struct device *d, const struct group_norm_args *a, struct error *err);
+
 bool cuda_dtype_ok(enum dtype dtype); /* F32, F16, BF16 */
 int cuda_dtype_refuse(const char *what, enum dtype dtype, struct error *err);
 
 #define X(name, args) int cuda_##name(struct device *d, const struct args *a, struct error *err);
 KERNEL_TABLE(X)
 KERNEL_FUSED_TABLE(X)
+KERNEL_BANDED_TABLE(X)
 #undef X
 
 #endif

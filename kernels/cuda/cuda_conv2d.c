@@ -65,23 +65,41 @@ static void make_phases(struct gemm_args *g, const struct conv2d_args *a, const 
     g->source.taps_h = g->source.taps_w = 2;
 }
 
+static struct gemm_args forward_product(const struct conv2d_args *a, const void *weights)
+{
+    struct gemm_args g = {
+        .source = forward_source(a),
+        .b = weights,
+        .b_pitch = a->kh * a->kw * a->c,
+        .m = (int)(a->n * a->oh * a->ow),
+        .n = (int)a->out,
+        .k = (int)(a->kh * a->kw * a->c),
+        .phases = 1,
+        .y = a->y,
+        .y_pitch = a->out,
+    };
+    cuda_epilogue(&g.epilogue, &a->epilogue, a->out);
+    return g;
+}
+
+int cuda_conv2d_part(struct device *d, const struct conv2d_args *a, const struct conv2d_args *whole,
+                     struct error *err)
+{
+    struct cuda_weight *w;
+    int rc = check(whole, "conv2d", err);
+    if (!rc) rc = cuda_weight_get(d, a->w, a->dtype, &w, err);
+    if (rc) return rc;
+    struct gemm_args g = forward_product(a, w->data), all = forward_product(whole, w->data);
+    return cuda_gemm_part(d, &g, &all, a->dtype, "conv2d", err);
+}
+
 int cuda_conv2d(struct device *d, const struct conv2d_args *a, struct error *err)
 {
     struct cuda_weight *w;
     int rc = check(a, "conv2d", err);
     if (!rc) rc = cuda_weight_get(d, a->w, a->dtype, &w, err);
     if (rc) return rc;
-    struct gemm_args g = {
-        .source = forward_source(a),
-        .b = w->data,
-        .b_pitch = a->kh * a->kw * a->c,
-        .m = (int)(a->n * a->oh * a->ow),
-        .n = (int)a->out,
-        .k = (int)(a->kh * a->kw * a->c),
-        .y = a->y,
-        .y_pitch = a->out,
-    };
-    cuda_epilogue(&g.epilogue, &a->epilogue, a->out);
+    struct gemm_args g = forward_product(a, w->data);
     if (is_enlarging(a) && cuda_gemm_fits(d, &g, false, a->dtype)) {
         rc = cuda_weight_phases(d, a->w, w, err);
         if (rc) return rc;

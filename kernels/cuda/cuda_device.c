@@ -8,6 +8,7 @@
 #include "kernels/plugin.h"
 
 #define STAGING_BYTES ((size_t)8 << 20)
+#define BAND_BYTES ((size_t)32 << 20) /* rows enough to fill a card with blocks */
 
 static int device_alloc(struct device *d, void **memory, size_t bytes, struct error *err)
 {
@@ -117,6 +118,7 @@ static const struct kernels cuda_kernels = {.name = "cuda",
                                             .unpack = cuda_unpack,
 #define X(name, args) .name = cuda_##name,
                                             KERNEL_TABLE(X) KERNEL_FUSED_TABLE(X)
+                                                KERNEL_BANDED_TABLE(X)
 #undef X
 };
 
@@ -143,6 +145,7 @@ static struct device *handle_new(struct cuda_state *s)
     d->close = cuda_device_close;
     d->fetches = true;
     d->default_dtype = DTYPE_F16;
+    d->band_bytes = BAND_BYTES;
     d->memory_bytes = s->runtime.memory_bytes;
     d->free_bytes = device_free_bytes;
     snprintf(d->driver, sizeof d->driver, "CUDA %d.%d", s->runtime.driver / 1000,

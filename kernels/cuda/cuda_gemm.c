@@ -41,8 +41,8 @@ bool cuda_gemm_fits(struct device *d, const struct gemm_args *g, bool transposed
            (!transposed || (g->n % 8 == 0 && g->b_tap % 8 == 0));
 }
 
-int cuda_gemm(struct device *d, struct gemm_args *g, bool transposed, enum dtype dtype,
-              const char *what, struct error *err)
+static int choose_and_run(struct device *d, struct gemm_args *g, const struct gemm_args *whole,
+                          bool transposed, enum dtype dtype, const char *what, struct error *err)
 {
     struct cuda_state *s = cuda_state(d);
     void *stream = s->runtime.stream;
@@ -55,12 +55,28 @@ int cuda_gemm(struct device *d, struct gemm_args *g, bool transposed, enum dtype
             return error_set(err, ERR_INTERNAL, "%s: no simple kernel for this form", what);
         return runtime_check(gemm_simple(g, transposed, dtype, stream), what, err);
     }
-    struct cuda_way way = cuda_tune_choose(d, g, transposed, dtype);
+    struct cuda_way way = {.kind = TUNER_OWN};
+    if (whole && !s->tuner)
+        way.tile = cuda_tile_choose(s, whole, transposed);
+    else
+        way = cuda_tune_choose(d, g, transposed, dtype);
     if (way.kind != TUNER_OWN) {
         if (cuda_gemm_run(d, g, transposed, dtype, &way, what, NULL) == 0) return 0;
         way = (struct cuda_way){.kind = TUNER_OWN, .tile = cuda_tile_choose(s, g, transposed)};
     }
     return cuda_gemm_run(d, g, transposed, dtype, &way, what, err);
+}
+
+int cuda_gemm(struct device *d, struct gemm_args *g, bool transposed, enum dtype dtype,
+              const char *what, struct error *err)
+{
+    return choose_and_run(d, g, NULL, transposed, dtype, what, err);
+}
+
+int cuda_gemm_part(struct device *d, struct gemm_args *g, const struct gemm_args *whole,
+                   enum dtype dtype, const char *what, struct error *err)
+{
+    return choose_and_run(d, g, whole, false, dtype, what, err);
 }
 
 int cuda_gemm_run(struct device *d, struct gemm_args *g, bool transposed, enum dtype dtype,

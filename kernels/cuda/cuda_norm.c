@@ -30,7 +30,9 @@ static int plan_make(struct device *d, const struct group_norm_args *a, struct n
     return 0;
 }
 
-int cuda_group_norm(struct device *d, const struct group_norm_args *a, struct error *err)
+static int forward(struct device *d, const struct group_norm_args *a,
+                   int (*run)(const struct group_norm_args *, const struct norm_plan *, void *),
+                   struct error *err)
 {
     struct norm_plan plan;
     int rc = check("group_norm", a->dtype, a->weight_dtype, err);
@@ -38,7 +40,24 @@ int cuda_group_norm(struct device *d, const struct group_norm_args *a, struct er
         rc = error_set(err, ERR_UNSUPPORTED, "group_norm: %lld images at once", (long long)a->n);
     if (!rc) rc = plan_make(d, a, &plan, err);
     if (rc) return rc;
-    return runtime_check(norm_group(a, &plan, cuda_state(d)->runtime.stream), "group_norm", err);
+    return runtime_check(run(a, &plan, cuda_state(d)->runtime.stream), "group_norm", err);
+}
+
+int cuda_group_norm(struct device *d, const struct group_norm_args *a, struct error *err)
+{
+    return forward(d, a, norm_group, err);
+}
+
+int cuda_group_measure(struct device *d, const struct group_norm_args *a, struct error *err)
+{
+    return forward(d, a, norm_group_measure, err);
+}
+
+int cuda_group_apply(struct device *d, const struct group_norm_args *a, struct error *err)
+{
+    const struct norm_plan plan = {.mean = a->mean, .rstd = a->rstd};
+    return runtime_check(norm_group_apply(a, &plan, cuda_state(d)->runtime.stream), "group_norm",
+                         err);
 }
 
 int cuda_group_norm_grad(struct device *d, const struct group_norm_grad_args *g, struct error *err)

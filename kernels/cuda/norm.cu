@@ -331,7 +331,7 @@ template <class T> static dim3 place_grid(int64_t rows, int64_t c)
     return dim3((unsigned)((chunks + norm_threads - 1) / norm_threads));
 }
 
-template <class T> static int group_forward(const group_params &p, void *stream)
+template <class T> static int group_measure(const group_params &p, void *stream)
 {
     int rc = launch<group_statistics_kernel<T>>("group_statistics", slab_grid<T>(p), norm_threads,
                                                 slab_shared<T>, stream, p);
@@ -339,19 +339,38 @@ template <class T> static int group_forward(const group_params &p, void *stream)
         rc = launch<group_combine_kernel>("group_combine",
                                           dim3((unsigned)p.a.groups, (unsigned)p.a.n),
                                           combine_threads, combine_threads * 16, stream, p);
-    if (!rc)
-        rc = launch<group_apply_kernel<T>>("group_apply", place_grid<T>(p.a.n * p.a.rows, p.a.c),
-                                           norm_threads, 0, stream, p);
     return rc;
+}
+
+template <class T> static int group_apply(const group_params &p, void *stream)
+{
+    return launch<group_apply_kernel<T>>("group_apply", place_grid<T>(p.a.n * p.a.rows, p.a.c),
+                                         norm_threads, 0, stream, p);
+}
+
+extern "C" int norm_group_measure(const struct group_norm_args *a, const struct norm_plan *plan,
+                                  void *stream)
+{
+    group_params p = {*a, *plan, nullptr, nullptr, nullptr, nullptr, 0};
+    if (a->dtype == DTYPE_F32) return group_measure<float>(p, stream);
+    if (a->dtype == DTYPE_F16) return group_measure<f16>(p, stream);
+    return group_measure<bf16>(p, stream);
+}
+
+extern "C" int norm_group_apply(const struct group_norm_args *a, const struct norm_plan *plan,
+                                void *stream)
+{
+    group_params p = {*a, *plan, nullptr, nullptr, nullptr, nullptr, 0};
+    if (a->dtype == DTYPE_F32) return group_apply<float>(p, stream);
+    if (a->dtype == DTYPE_F16) return group_apply<f16>(p, stream);
+    return group_apply<bf16>(p, stream);
 }
 
 extern "C" int norm_group(const struct group_norm_args *a, const struct norm_plan *plan,
                           void *stream)
 {
-    group_params p = {*a, *plan, nullptr, nullptr, nullptr, nullptr, 0};
-    if (a->dtype == DTYPE_F32) return group_forward<float>(p, stream);
-    if (a->dtype == DTYPE_F16) return group_forward<f16>(p, stream);
-    return group_forward<bf16>(p, stream);
+    int rc = norm_group_measure(a, plan, stream);
+    return rc ? rc : norm_group_apply(a, plan, stream);
 }
 
 template <class T> static int group_backward(const group_params &p, void *stream)

@@ -24,6 +24,9 @@ struct norm_plan {
     float *sums;                /* backward: [n][groups][2] */
 };
 
+/* Its parts: mean and rstd of the plan from x; y from x with them, of any of an image's rows. */
+int norm_group_measure(const struct group_norm_args *a, const struct norm_plan *plan, void *stream);
+int norm_group_apply(const struct group_norm_args *a, const struct norm_plan *plan, void *stream);
 int norm_group(const struct group_norm_args *a, const struct norm_plan *plan, void *stream);
 int norm_group_grad(const struct group_norm_grad_args *a, const struct norm_plan *plan,
                     void *stream);

@@ -2,7 +2,7 @@
 
 usage: fault_trial.py SOURCE_ROOT BUILD_ROOT [--only WORD] [--sample N] [--jobs N] [--limit SECONDS] [--list]
 
-Each fault is one replacement in one file. The kernel file is compiled again with it, linked with the
+Each fault is one replacement in one file. The kernel or host file is compiled again with it, linked with the
 objects of the test that the build made, and the test must fail (or hang: 400 s, several times what
 the longest takes on a loaded machine; without a fault it must end before, or nothing is judged).
 Prints how many were caught, by what, and exits 1 when fewer than the floor below were. Nothing in the
@@ -29,6 +29,7 @@ POINT, SLABS = ("pointwise", "cuda_pointwise"), ("gemm_f16", "cuda_attention")
 HALF = ("gemm_f16_half", "cuda_gemm")
 WGMMA = ("gemm_wgmma_f16", "cuda_wgmma")
 FLASH90 = ("attention_wgmma_f16", "cuda_wgmma")
+BANDS = ("cuda_norm_conv", "cuda_norm_conv")  # a host file
 FAULTS = [
     # products with fp16 sums
     (HALF, "gemm_kernel.h", "second half of a slice is lost", "mma_half(sum, fa[1][i], fb[1] + 2 * n);", ""),
@@ -165,6 +166,10 @@ FAULTS = [
     (NORM, "norm.cu", "dgamma overwrites", "global_store(p.dgamma + c, global_load<float>(p.dgamma + c) + b)", "global_store(p.dgamma + c, b)"),
     (NORM, "norm.cu", "layer norm's slope of one pass", "vx.v[i] = rstd * (u - mean_u - xhat * mean_xhat);", "vx.v[i] = rstd * (u - mean_u);"),
     (NORM, "norm.cu", "layer norm's gradients without a barrier", "    block_sync();\n    if (y != 0 || column >= p.a.d) return;", "    if (y != 0 || column >= p.a.d) return;"),
+    # a convolution of a normalised picture in bands
+    (BANDS, "cuda_norm_conv.c", "a band without the line below it", "below = !whole && (first + lines < a->h || a->circular);", "below = 0;"),
+    (BANDS, "cuda_norm_conv.c", "every band is written over the first", "(image * a->oh + first) * row;", "image * a->oh * row;"),
+    (BANDS, "cuda_norm_conv.c", "statistics of the first picture for all", "(float *)b->norm.mean + image * b->norm.groups", "(float *)b->norm.mean"),
     # resampling and windows
     (MOVE, "rearrange.cu", "the gradient skips an output line", "row < rows; row++, dy += p.ow * p.c", "row < rows; row++, dy += 2 * p.ow * p.c"),
     (MOVE, "rearrange.cu", "the gradient's first column for all", "v.load(dy + column * p.c,", "v.load(dy,"),
@@ -217,9 +222,12 @@ def trial(root, build, fault, limit_s):
         with open(os.path.join(folder, name), "w") as f:
             f.write(changed)
         mutant = os.path.join(work, "mutant.o")
-        compile_line = ["g++", "-std=c++17", "-O1", "-w", "-DKILN_EMULATED", "-D_GNU_SOURCE", "-fPIC", "-I", work,
-                        "-I", root, "-c", os.path.join(root, "kernels/cuda/emulator", "kernel_%s.cpp" % kernel),
-                        "-o", mutant]
+        host = name.endswith(".c")
+        language = ["gcc", "-std=c11"] if host else ["g++", "-std=c++17", "-DKILN_EMULATED"]
+        source = os.path.join(folder, name) if host else os.path.join(
+            root, "kernels/cuda/emulator", "kernel_%s.cpp" % kernel)
+        compile_line = language + ["-O1", "-w", "-D_GNU_SOURCE", "-fPIC", "-I", work, "-I", root, "-c", source,
+                                   "-o", mutant]
         done = subprocess.run(compile_line, capture_output=True, text=True)
         if done.returncode != 0:
             return "stale", "does not compile: " + done.stderr.splitlines()[0]
