@@ -6,24 +6,6 @@
 #include "base/alloc.h"
 #include "diffusion/lora/lora_delta.h"
 
-static int wrong(const struct lora_module *m, struct error *err)
-{
-    return error_set(err, ERR_FORMAT, "the shapes of %s do not fit its place", m->base);
-}
-
-static int64_t count_of(const struct safetensors_entry *e)
-{
-    return (int64_t)(e->bytes / dtype_bytes(e->dtype));
-}
-
-static float *floats(const struct safetensors_entry *e)
-{
-    int64_t n = count_of(e);
-    float *x = alloc_try((size_t)n + 1, sizeof *x);
-    if (x) dtype_convert(x, DTYPE_F32, e->data, e->dtype, n);
-    return x;
-}
-
 bool lora_depends(const struct lora_module *m)
 {
     return m->tensor[LORA_A1] || m->tensor[LORA_A2] || m->tensor[LORA_SCALE] ||
@@ -36,9 +18,10 @@ bool lora_depends(const struct lora_module *m)
 static int add_inner(float *delta, const float *base, const struct lora_module *m,
                      struct lora_shape s, int64_t rank, double scale, struct error *err)
 {
-    float *a1 = floats(m->tensor[LORA_A1]), *a2 = floats(m->tensor[LORA_A2]);
+    float *a1 = lora_tensor_floats(m->tensor[LORA_A1]),
+          *a2 = lora_tensor_floats(m->tensor[LORA_A2]);
     double *row = alloc_try((size_t)rank + 1, sizeof *row);
-    int rc = a1 && a2 && row ? 0 : error_set(err, ERR_NO_MEMORY, "no memory for %s", m->base);
+    int rc = a1 && a2 && row ? 0 : lora_no_memory(m, err);
     for (int64_t o = 0; !rc && o < s.out; o++)
         for (int64_t k = 0; k < s.area; k++) {
             const float *w = base + o * s.in * s.area + k;
@@ -62,18 +45,18 @@ static int general(float **delta, const float *base, const struct lora_module *m
                    struct lora_shape s, struct error *err)
 {
     const struct safetensors_entry *a1 = m->tensor[LORA_A1], *a2 = m->tensor[LORA_A2];
-    if (!a1 || !a2 || a1->rank < 2 || a2->rank < 2) return wrong(m, err);
+    if (!a1 || !a2 || a1->rank < 2 || a2->rank < 2) return lora_misfit(m, err);
     int64_t rank = a2->dim[0];
-    if (rank < 1 || a1->dim[0] != s.in || count_of(a1) != s.in * rank ||
-        count_of(a2) != s.in * rank)
-        return wrong(m, err);
+    if (rank < 1 || a1->dim[0] != s.in || lora_tensor_count(a1) != s.in * rank ||
+        lora_tensor_count(a2) != s.in * rank)
+        return lora_misfit(m, err);
     /* the second half is a plain pair, with its own core perhaps */
     struct lora_module pair = *m;
     memset(pair.tensor, 0, sizeof pair.tensor);
     pair.tensor[LORA_UP] = m->tensor[LORA_B1];
     pair.tensor[LORA_DOWN] = m->tensor[LORA_B2];
     pair.tensor[LORA_MID] = m->tensor[LORA_BM];
-    if (!pair.tensor[LORA_UP] || !pair.tensor[LORA_DOWN]) return wrong(m, err);
+    if (!pair.tensor[LORA_UP] || !pair.tensor[LORA_DOWN]) return lora_misfit(m, err);
     int rc = lora_delta(delta, &pair, s, err);
     if (rc) return rc;
     rc = add_inner(*delta, base, m, s, rank, lora_scale(m, rank), err);
@@ -94,9 +77,10 @@ static int scaled(float **delta, const float *base, const struct lora_module *m,
     } else {
         by_input = on && on->bytes && dtype_get(on->data, on->dtype, 0) != 0;
     }
-    if (count_of(e) != (by_input ? s.in : s.out)) return wrong(m, err);
-    float *factor = floats(e), *made = alloc_try((size_t)(s.out * s.in * s.area) + 1, sizeof *made);
-    int rc = factor && made ? 0 : error_set(err, ERR_NO_MEMORY, "no memory for %s", m->base);
+    if (lora_tensor_count(e) != (by_input ? s.in : s.out)) return lora_misfit(m, err);
+    float *factor = lora_tensor_floats(e),
+          *made = alloc_try((size_t)(s.out * s.in * s.area) + 1, sizeof *made);
+    int rc = factor && made ? 0 : lora_no_memory(m, err);
     for (int64_t i = 0; !rc && i < s.out * s.in * s.area; i++) {
         int64_t at = by_input ? i / s.area % s.in : i / s.area / s.in;
         made[i] = base[i] * (factor[at] - (peft ? 1 : 0)); /* LyCORIS stores what is added to 1 */
@@ -121,7 +105,7 @@ int lora_scale_bias(float *bias, int64_t n, const struct lora_module *m, double 
                     struct error *err)
 {
     const struct safetensors_entry *e = m->tensor[LORA_IA3];
-    if (count_of(e) != n) return wrong(m, err);
+    if (lora_tensor_count(e) != n) return lora_misfit(m, err);
     for (int64_t i = 0; i < n; i++)
         bias[i] += (float)(strength * (dtype_get(e->data, e->dtype, i) - 1) * (double)bias[i]);
     return 0;

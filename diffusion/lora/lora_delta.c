@@ -21,6 +21,29 @@ double lora_scale(const struct lora_module *m, int64_t rank)
     return m->root_rank ? alpha / sqrt((double)rank) : alpha / (double)rank;
 }
 
+int lora_misfit(const struct lora_module *m, struct error *err)
+{
+    return error_set(err, ERR_FORMAT, "the shapes of %s do not fit its place", m->base);
+}
+
+int lora_no_memory(const struct lora_module *m, struct error *err)
+{
+    return error_set(err, ERR_NO_MEMORY, "no memory for %s", m->base);
+}
+
+int64_t lora_tensor_count(const struct safetensors_entry *e)
+{
+    return (int64_t)(e->bytes / dtype_bytes(e->dtype));
+}
+
+float *lora_tensor_floats(const struct safetensors_entry *e)
+{
+    int64_t n = lora_tensor_count(e);
+    float *x = alloc_try((size_t)n + 1, sizeof *x);
+    if (x) dtype_convert(x, DTYPE_F32, e->data, e->dtype, n);
+    return x;
+}
+
 /* A tensor of the file as floats with the shape of a matrix: first dimension, rest. */
 struct matrix {
     float *value;
@@ -28,23 +51,18 @@ struct matrix {
     int64_t area; /* of cols, what belongs to a kernel */
 };
 
-static int wrong(const struct lora_module *m, struct error *err)
-{
-    return error_set(err, ERR_FORMAT, "the shapes of %s do not fit its place", m->base);
-}
-
 static int read_matrix(struct matrix *x, const struct lora_module *m, enum lora_tensor which,
                        struct error *err)
 {
     const struct safetensors_entry *e = m->tensor[which];
     *x = (struct matrix){0};
-    if (!e || e->rank < 1 || e->dim[0] < 1) return wrong(m, err);
+    if (!e || e->rank < 1 || e->dim[0] < 1) return lora_misfit(m, err);
     x->rows = e->dim[0];
     x->cols = (int64_t)(e->bytes / dtype_bytes(e->dtype)) / x->rows;
     x->area = 1;
     for (int i = 2; i < e->rank; i++) x->area *= e->dim[i];
     x->value = alloc_try((size_t)(x->rows * x->cols) + 1, sizeof *x->value);
-    if (!x->value) return error_set(err, ERR_NO_MEMORY, "no memory for %s", m->base);
+    if (!x->value) return lora_no_memory(m, err);
     dtype_convert(x->value, DTYPE_F32, e->data, e->dtype, x->rows * x->cols);
     return 0;
 }
@@ -93,13 +111,13 @@ static int factor(struct matrix *y, const struct lora_module *m, enum lora_tenso
     int rc = read_matrix(&a, m, wa, err);
     if (!rc) rc = read_matrix(&b, m, wb, err);
     if (!rc && core) rc = read_matrix(&t, m, wt, err);
-    if (!rc && core && (t.rows != a.rows || t.cols / t.area != b.rows)) rc = wrong(m, err);
-    if (!rc && !core && a.cols != b.rows) rc = wrong(m, err);
+    if (!rc && core && (t.rows != a.rows || t.cols / t.area != b.rows)) rc = lora_misfit(m, err);
+    if (!rc && !core && a.cols != b.rows) rc = lora_misfit(m, err);
     if (!rc) {
         *rank = b.rows;
         *y = core ? (struct matrix){tucker(&t, &a, &b), a.cols, b.cols * t.area, t.area}
                   : (struct matrix){product(&a, &b), a.rows, b.cols, b.area};
-        if (!y->value) rc = error_set(err, ERR_NO_MEMORY, "no memory for %s", m->base);
+        if (!y->value) rc = lora_no_memory(m, err);
     }
     free(a.value);
     free(b.value);
@@ -114,7 +132,8 @@ static int hadamard(float **delta, const struct lora_module *m, struct lora_shap
     int64_t rank = 1, count = shape.out * shape.in * shape.area;
     int rc = factor(&one, m, LORA_W1_A, LORA_W1_B, LORA_T1, &rank, err);
     if (!rc) rc = factor(&two, m, LORA_W2_A, LORA_W2_B, LORA_T2, &rank, err);
-    if (!rc && (one.rows * one.cols != count || two.rows * two.cols != count)) rc = wrong(m, err);
+    if (!rc && (one.rows * one.cols != count || two.rows * two.cols != count))
+        rc = lora_misfit(m, err);
     float scale = (float)lora_scale(m, rank);
     for (int64_t i = 0; !rc && i < count; i++) one.value[i] *= two.value[i] * scale;
     free(two.value);
@@ -139,9 +158,9 @@ static int kronecker(float **delta, const struct lora_module *m, struct lora_sha
     /* b may carry the kernel: [o, n, k, k], or [o, n k k] when it came out of factors */
     int64_t area = shape.area, b_in = rc ? 0 : b.cols / area;
     if (!rc && (a.rows * b.rows != shape.out || a.cols * b_in != shape.in || b.cols % area))
-        rc = wrong(m, err);
+        rc = lora_misfit(m, err);
     float *y = rc ? NULL : alloc_try((size_t)(shape.out * shape.in * area) + 1, sizeof *y);
-    if (!rc && !y) rc = error_set(err, ERR_NO_MEMORY, "no memory for %s", m->base);
+    if (!rc && !y) rc = lora_no_memory(m, err);
     /* LyCORIS scales what has a rank; PEFT all, and says the rank */
     if (!rank) rank = m->said_rank;
     float scale = rank ? (float)lora_scale(m, rank) : 1;
@@ -167,7 +186,8 @@ static int low_rank(float **delta, const struct lora_module *m, struct lora_shap
     if (!rc) rc = read_matrix(&down, m, LORA_DOWN, err);
     if (!rc && m->tensor[LORA_MID]) {
         rc = read_matrix(&mid, m, LORA_MID, err);
-        if (!rc && (up.cols != mid.rows || mid.cols / mid.area != down.rows)) rc = wrong(m, err);
+        if (!rc && (up.cols != mid.rows || mid.cols / mid.area != down.rows))
+            rc = lora_misfit(m, err);
         if (!rc) {
             /* up [out,r] plays a transposed: y[p,r,kl] = sum up[p,i] mid[i,j,kl] down[j,r] */
             struct matrix half = {.rows = mid.rows, .cols = down.cols * mid.area};
@@ -179,14 +199,14 @@ static int low_rank(float **delta, const struct lora_module *m, struct lora_shap
             free(identity.value);
             free(down.value);
             down = half;
-            if (!half.value) rc = error_set(err, ERR_NO_MEMORY, "no memory for %s", m->base);
+            if (!half.value) rc = lora_no_memory(m, err);
         }
     }
     int64_t rank = up.cols;
     if (!rc && (up.rows != shape.out || up.cols != down.rows || down.cols != shape.in * shape.area))
-        rc = wrong(m, err);
+        rc = lora_misfit(m, err);
     float *y = rc ? NULL : product(&up, &down);
-    if (!rc && !y) rc = error_set(err, ERR_NO_MEMORY, "no memory for %s", m->base);
+    if (!rc && !y) rc = lora_no_memory(m, err);
     if (!rc) {
         float scale = (float)lora_scale(m, rank);
         for (int64_t i = 0; i < shape.out * shape.in * shape.area; i++) y[i] *= scale;
@@ -205,7 +225,7 @@ static int full(float **delta, const struct lora_module *m, struct lora_shape sh
     int rc = read_matrix(&d, m, LORA_DIFF, err);
     if (!rc && d.rows * d.cols != shape.out * shape.in * shape.area) {
         free(d.value);
-        return wrong(m, err);
+        return lora_misfit(m, err);
     }
     if (!rc) *delta = d.value;
     return rc;
@@ -223,9 +243,9 @@ static int shared_pair(float **delta, const struct lora_module *m, struct lora_s
     int64_t r = rc ? 0 : rank.rows * rank.cols;
     if (!rc && (shape.area != 1 || a.cols < shape.in || b.rows < shape.out || a.rows != r ||
                 b.cols != r || out.rows * out.cols != shape.out))
-        rc = wrong(m, err);
+        rc = lora_misfit(m, err);
     float *y = rc ? NULL : alloc_try((size_t)(shape.out * shape.in) + 1, sizeof *y);
-    if (!rc && !y) rc = error_set(err, ERR_NO_MEMORY, "no memory for %s", m->base);
+    if (!rc && !y) rc = lora_no_memory(m, err);
     for (int64_t o = 0; !rc && o < shape.out; o++)
         for (int64_t k = 0; k < r; k++) {
             float f = out.value[o] * b.value[o * r + k] * rank.value[k];
@@ -261,7 +281,7 @@ static int give_length(float *sum, const struct lora_module *m, struct lora_shap
     bool by_row = m->row_magnitude || (length.rows == s.out && count == s.out && length.rows != 1);
     if (count != (by_row ? s.out : s.in)) {
         free(length.value);
-        return wrong(m, err);
+        return lora_misfit(m, err);
     }
     for (int64_t k = 0; k < count; k++) {
         double squares = 0;

@@ -19,6 +19,13 @@ struct lora_shape {
 };
 struct lora_shape lora_shape_of(const struct weight *w);
 
+/* What all forms say and read: ERR_FORMAT, ERR_NO_MEMORY; numbers in an entry, and those as floats
+ * (the caller's; NULL without memory). */
+int lora_misfit(const struct lora_module *m, struct error *err);
+int lora_no_memory(const struct lora_module *m, struct error *err);
+int64_t lora_tensor_count(const struct safetensors_entry *e);
+float *lora_tensor_floats(const struct safetensors_entry *e);
+
 /* delta [out, in, area], scaled by alpha / rank, strength not applied. */
 int lora_delta(float **delta, const struct lora_module *m, struct lora_shape shape,
                struct error *err);

@@ -10,29 +10,6 @@
 #include "base/alloc.h"
 #include "diffusion/lora/lora_delta.h"
 
-static int wrong(const struct lora_module *m, struct error *err)
-{
-    return error_set(err, ERR_FORMAT, "the shapes of %s do not fit its place", m->base);
-}
-
-static int no_memory(const struct lora_module *m, struct error *err)
-{
-    return error_set(err, ERR_NO_MEMORY, "no memory for %s", m->base);
-}
-
-static int64_t count_of(const struct safetensors_entry *e)
-{
-    return (int64_t)(e->bytes / dtype_bytes(e->dtype));
-}
-
-static float *floats(const struct safetensors_entry *e)
-{
-    int64_t n = count_of(e);
-    float *x = alloc_try((size_t)n + 1, sizeof *x);
-    if (x) dtype_convert(x, DTYPE_F32, e->data, e->dtype, n);
-    return x;
-}
-
 /* ---- LyCORIS ---- */
 
 /* r = (I + q) (I - q)^-1 of a block, q = b - b^T shortened to `constraint`: by elimination. */
@@ -77,7 +54,7 @@ static int make_turn(struct turn *t, const struct lora_module *m, struct lora_sh
                      struct error *err)
 {
     const struct safetensors_entry *e = m->tensor[LORA_BLOCKS];
-    if (e->rank != 3 && e->rank != 4) return wrong(m, err);
+    if (e->rank != 3 && e->rank != 4) return lora_misfit(m, err);
     *t = (struct turn){.stages = e->rank == 4 ? e->dim[0] : 1,
                        .blocks = e->dim[e->rank - 3],
                        .n = e->dim[e->rank - 1],
@@ -85,12 +62,12 @@ static int make_turn(struct turn *t, const struct lora_module *m, struct lora_sh
     bool even = !t->butterfly ||
                 (t->n % 2 == 0 && t->stages < 32 && s.out % (t->n << (t->stages - 1)) == 0);
     if (t->n < 1 || t->blocks * t->n != s.out || e->dim[e->rank - 2] != t->n || !even)
-        return wrong(m, err);
-    int64_t count = count_of(e), each = t->n * t->n;
-    float *b = floats(e);
+        return lora_misfit(m, err);
+    int64_t count = lora_tensor_count(e), each = t->n * t->n;
+    float *b = lora_tensor_floats(e);
     double *work = alloc_try((size_t)(2 * each) + 1, sizeof *work), squares = 0, shrink = 1;
     t->r = alloc_try((size_t)count + 1, sizeof *t->r);
-    int rc = b && work && t->r ? 0 : no_memory(m, err);
+    int rc = b && work && t->r ? 0 : lora_no_memory(m, err);
     for (int64_t i = 0; !rc && i < count; i++) {
         int64_t row = i % each / t->n, col = i % t->n;
         double q = (double)(b[i] - b[i - row * t->n - col + col * t->n + row]);
@@ -143,13 +120,13 @@ static int turn_outputs(float **delta, const float *base, const struct lora_modu
 {
     struct turn t = {0};
     const struct safetensors_entry *scale = m->tensor[LORA_RESCALE];
-    if (scale && count_of(scale) != s.out) return wrong(m, err);
+    if (scale && lora_tensor_count(scale) != s.out) return lora_misfit(m, err);
     int rc = make_turn(&t, m, s, err);
     if (rc) return rc;
     int64_t width = s.in * s.area, n = s.out * width;
     double *x = alloc_try((size_t)n + 1, sizeof *x), *y = alloc_try((size_t)n + 1, sizeof *y);
     float *made = alloc_try((size_t)n + 1, sizeof *made);
-    if (!x || !y || !made) rc = no_memory(m, err);
+    if (!x || !y || !made) rc = lora_no_memory(m, err);
     for (int64_t i = 0; !rc && i < n; i++) x[i] = (double)base[i];
     for (int64_t stage = 0; !rc && stage < t.stages; stage++) {
         turn_rows(y, x, &t, stage, width, strength);
@@ -234,7 +211,7 @@ static double bounded(const float *b, int64_t n, double bound)
 static int make_oft(struct inward *t, const struct lora_module *m, struct error *err)
 {
     const struct safetensors_entry *e = m->tensor[LORA_OFT_R];
-    if (e->rank != 2 || e->dim[0] < 1 || e->dim[1] < 1) return wrong(m, err);
+    if (e->rank != 2 || e->dim[0] < 1 || e->dim[1] < 1) return lora_misfit(m, err);
     int64_t rows = e->dim[0], n = (int64_t)((1 + sqrt(1 + 8 * (double)e->dim[1])) / 2);
     t->shared = rows == 1 && n != t->width;
     t->stages = 1;
@@ -242,12 +219,12 @@ static int make_oft(struct inward *t, const struct lora_module *m, struct error 
     t->blocks = n ? t->width / n : 0;
     if (n * (n - 1) / 2 != e->dim[1] || t->blocks * n != t->width ||
         (!t->shared && t->blocks != rows))
-        return wrong(m, err);
+        return lora_misfit(m, err);
     int64_t each = n * n;
     float *b = triangles(e, n);
     double *work = alloc_try((size_t)(3 * each) + 1, sizeof *work);
     t->r = alloc_try((size_t)(rows * each) + 1, sizeof *t->r);
-    int rc = b && work && t->r ? 0 : no_memory(m, err);
+    int rc = b && work && t->r ? 0 : lora_no_memory(m, err);
     for (int64_t i = 0; !rc && i < rows; i++) {
         double f = bounded(b + i * each, n, m->turn_bound / sqrt((double)rows));
         if (m->series_terms) /* PEFT's exact form turns the other way than its series */
@@ -265,19 +242,20 @@ static int make_boft(struct inward *t, const struct lora_module *m, struct lora_
 {
     const struct safetensors_entry *e = m->tensor[LORA_BOFT_R];
     t->scale = m->tensor[LORA_BOFT_S];
-    if (e->rank != 4 || (t->scale && count_of(t->scale) != s.out)) return wrong(m, err);
+    if (e->rank != 4 || (t->scale && lora_tensor_count(t->scale) != s.out))
+        return lora_misfit(m, err);
     t->stages = e->dim[0];
     t->blocks = e->dim[1];
     t->n = e->dim[2];
     bool even = t->stages == 1 || (t->stages < 32 && t->n % 2 == 0 &&
                                    t->blocks % ((int64_t)1 << (t->stages - 1)) == 0);
     if (t->stages < 1 || t->n < 1 || e->dim[3] != t->n || t->blocks * t->n != t->width || !even)
-        return wrong(m, err);
-    int64_t each = t->n * t->n, count = count_of(e) / each;
-    float *b = floats(e);
+        return lora_misfit(m, err);
+    int64_t each = t->n * t->n, count = lora_tensor_count(e) / each;
+    float *b = lora_tensor_floats(e);
     double *work = alloc_try((size_t)(2 * each) + 1, sizeof *work);
     t->r = alloc_try((size_t)(count * each) + 1, sizeof *t->r);
-    int rc = b && work && t->r ? 0 : no_memory(m, err);
+    int rc = b && work && t->r ? 0 : lora_no_memory(m, err);
     for (int64_t i = 0; !rc && i < count; i++)
         if (!cayley(t->r + i * each, b + i * each, t->n, -0.5, work))
             rc = error_set(err, ERR_FORMAT, "%s: a block cannot be inverted", m->base);
@@ -316,7 +294,7 @@ static int turn_inward(float **delta, const float *base, const struct lora_modul
     int rc = m->tensor[LORA_OFT_R] ? make_oft(&t, m, err) : make_boft(&t, m, s, err);
     double *x = rc ? NULL : alloc_try((size_t)(2 * t.width) + 1, sizeof *x);
     float *made = rc ? NULL : alloc_try((size_t)(s.out * t.width) + 1, sizeof *made);
-    if (!rc && (!x || !made)) rc = no_memory(m, err);
+    if (!rc && (!x || !made)) rc = lora_no_memory(m, err);
     for (int64_t o = 0; !rc && o < s.out; o++) {
         const float *row = base + o * t.width;
         double f = t.scale ? dtype_get(t.scale->data, t.scale->dtype, o) : 1;
