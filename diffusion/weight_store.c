@@ -428,7 +428,6 @@ int weight_pack(struct weight_visitor *v, struct weight *w, const struct weight_
 int weight_drop(struct weight_visitor *v, struct weight *w, const struct weight_site *site,
                 struct error *err)
 {
-    struct device *d = v->context;
-    if (w->k.packed) d->kernels->unpack(d, &w->k);
+    weight_release(w, v->context);
     return 0;
 }

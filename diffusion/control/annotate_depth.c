@@ -255,16 +255,9 @@ static int each_standard(struct dpt *m, struct error *err)
     return rc;
 }
 
-static int drop(struct weight_visitor *v, struct weight *w, const struct weight_site *site,
-                struct error *err)
-{
-    weight_release(w, v->context);
-    return 0;
-}
-
 static void release(struct dpt *m, struct device *d)
 {
-    struct weight_visitor v = {.visit = drop, .context = d};
+    struct weight_visitor v = {.visit = weight_drop, .context = d};
     if (m->layers) visit(&v, m);
     free(m->stem.made);
     for (int s = 0; s < STAGES; s++)

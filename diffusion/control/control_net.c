@@ -241,17 +241,10 @@ int control_net_open(struct control_net **net, struct model *m, const char *path
     return 0;
 }
 
-static int drop(struct weight_visitor *v, struct weight *w, const struct weight_site *site,
-                struct error *err)
-{
-    weight_release(w, v->context);
-    return 0;
-}
-
 void control_net_close(struct control_net *net)
 {
     if (!net) return;
-    struct weight_visitor v = {.visit = drop, .context = net->device};
+    struct weight_visitor v = {.visit = weight_drop, .context = net->device};
     if (net->encoder.config.levels) visit_own(&v, net);
     /* the encoder's way up has no weights, so that releasing it is releasing what was loaded */
     unet_release(&net->encoder, net->device);

@@ -152,16 +152,9 @@ void codeformer_visit(struct weight_visitor *v, struct codeformer *m)
     for (int i = 0; i < m->fuse_count; i++) visit_fuse(v, &m->fuses[i]);
 }
 
-static int release_one(struct weight_visitor *v, struct weight *w, const struct weight_site *site,
-                       struct error *err)
-{
-    weight_release(w, v->context);
-    return 0;
-}
-
 void codeformer_release(struct codeformer *m, struct device *d)
 {
-    struct weight_visitor v = {.visit = release_one, .context = d};
+    struct weight_visitor v = {.visit = weight_drop, .context = d};
     if (d && m->layers) codeformer_visit(&v, m);
     vq_blocks_release(&m->encoder, d);
     vq_blocks_release(&m->generator, d);

@@ -208,13 +208,6 @@ int gfpgan_prepare(struct gfpgan *m, struct error *err)
     return rc;
 }
 
-static int release_one(struct weight_visitor *v, struct weight *w, const struct weight_site *site,
-                       struct error *err)
-{
-    weight_release(w, v->context);
-    return 0;
-}
-
 static void release_style(struct gfpgan_style *m, struct device *d)
 {
     weight_release(&m->noise_column, d);
@@ -224,7 +217,7 @@ static void release_style(struct gfpgan_style *m, struct device *d)
 
 void gfpgan_release(struct gfpgan *m, struct device *d)
 {
-    struct weight_visitor v = {.visit = release_one, .context = d};
+    struct weight_visitor v = {.visit = weight_drop, .context = d};
     if (m->levels) gfpgan_visit(&v, m);
     release_style(&m->start, d);
     for (int i = 0; i < 2 * m->levels; i++) release_style(&m->convs[i], d);

@@ -175,17 +175,10 @@ static int detect(struct alpha_decoder *d, struct error *err)
     return 0;
 }
 
-static int release_one(struct weight_visitor *v, struct weight *w, const struct weight_site *site,
-                       struct error *err)
-{
-    weight_release(w, v->context);
-    return 0;
-}
-
 void alpha_decoder_close(struct alpha_decoder *d)
 {
     if (!d) return;
-    struct weight_visitor v = {.visit = release_one, .context = d->device};
+    struct weight_visitor v = {.visit = weight_drop, .context = d->device};
     if (d->levels > LATENT_LEVEL) visit(&v, d);
     weight_store_close(d->store);
     free(d);

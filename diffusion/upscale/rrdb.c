@@ -81,16 +81,9 @@ void rrdb_visit(struct weight_visitor *v, struct rrdb *m)
     visit_conv(v, &m->last, "conv_last", "model.10", 3, w, 3, true);
 }
 
-static int release_one(struct weight_visitor *v, struct weight *w, const struct weight_site *site,
-                       struct error *err)
-{
-    weight_release(w, v->context);
-    return 0;
-}
-
 void rrdb_release(struct rrdb *m, struct device *d)
 {
-    struct weight_visitor v = {.visit = release_one, .context = d};
+    struct weight_visitor v = {.visit = weight_drop, .context = d};
     if (m->blocks) rrdb_visit(&v, m);
     free(m->blocks);
     memset(m, 0, sizeof *m);

@@ -98,17 +98,10 @@ int taesd_open(struct taesd **tiny, struct device *device, struct weight_store *
     return 0;
 }
 
-static int release_one(struct weight_visitor *v, struct weight *w, const struct weight_site *site,
-                       struct error *err)
-{
-    weight_release(w, v->context);
-    return 0;
-}
-
 void taesd_close(struct taesd *t)
 {
     if (!t) return;
-    struct weight_visitor v = {.visit = release_one, .context = t->device};
+    struct weight_visitor v = {.visit = weight_drop, .context = t->device};
     taesd_visit(&v, t);
     free(t);
 }

@@ -209,16 +209,9 @@ void vae_visit(struct weight_visitor *v, struct vae *m)
     if (m->config.decoder) vae_visit_decoder(v, m);
 }
 
-static int release_one(struct weight_visitor *v, struct weight *w, const struct weight_site *site,
-                       struct error *err)
-{
-    weight_release(w, v->context);
-    return 0;
-}
-
 void vae_release(struct vae *m, struct device *d)
 {
-    struct weight_visitor v = {.visit = release_one, .context = d};
+    struct weight_visitor v = {.visit = weight_drop, .context = d};
     if (m->config.levels) vae_visit(&v, m);
     vae_rescale_release(m);
     memset(m, 0, sizeof *m);
