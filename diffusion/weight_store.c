@@ -425,6 +425,20 @@ int weight_pack(struct weight_visitor *v, struct weight *w, const struct weight_
     return 0;
 }
 
+void *weight_copy(struct weight *w, const struct safetensors_entry *e, int rank)
+{
+    enum dtype to = e->dtype == DTYPE_F16 || e->dtype == DTYPE_BF16 ? e->dtype : DTYPE_F32;
+    int64_t n = 1;
+    for (int i = 0; i < e->rank; i++) n *= e->dim[i];
+    void *data = alloc_try_aligned(64, ((size_t)n + 1) * dtype_bytes(to));
+    if (!data) return NULL;
+    dtype_convert(data, to, e->data, e->dtype, n);
+    w->name = NULL;
+    w->k = (struct kernel_weight){.data = data, .dtype = to, .rank = rank};
+    for (int i = 0; i < 4; i++) w->k.dim[i] = i < e->rank ? e->dim[i] : 1;
+    return data;
+}
+
 int weight_drop(struct weight_visitor *v, struct weight *w, const struct weight_site *site,
                 struct error *err)
 {

@@ -35,6 +35,10 @@ const struct safetensors_entry *weight_store_find_in(const struct weight_store *
 bool weight_store_has_prefix(const struct weight_store *store, const char *prefix);
 const char *weight_store_meta(const struct weight_store *store, const char *key);
 
+/* A weight of its own out of an entry, as a matrix or convolution of `rank`: F16 and BF16 stay, all else
+ * becomes F32. What it returns is w's data, the caller's (free); NULL without memory. */
+void *weight_copy(struct weight *w, const struct safetensors_entry *e, int rank);
+
 /* Loading: visit a model with weight_loader and each weight takes its tensor from the store. */
 struct weight_loading {
     struct weight_store *store;

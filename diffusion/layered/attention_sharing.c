@@ -72,17 +72,11 @@ static int copy(struct weight *w, const struct weight_store *store, int place, c
     snprintf(key, sizeof key, "%s%d.%s", prefix, place, name);
     const struct safetensors_entry *e = weight_store_find(store, key);
     if (!e) return error_set(err, ERR_FORMAT, "%s: %s is missing", weight_store_path(store), key);
-    int64_t n = rank == 1 ? width : width * width;
     if (e->rank != rank || e->dim[0] != width || (rank == 2 && e->dim[1] != width))
         return error_set(err, ERR_FORMAT, "%s: %s is %lld wide, the model's layer %lld",
                          weight_store_path(store), key, (long long)e->dim[0], (long long)width);
-    enum dtype to = e->dtype == DTYPE_F16 || e->dtype == DTYPE_BF16 ? e->dtype : DTYPE_F32;
-    void *data = alloc_try_aligned(64, ((size_t)n + 1) * dtype_bytes(to));
-    if (!data) return error_set(err, ERR_NO_MEMORY, "no memory for %s", weight_store_path(store));
-    dtype_convert(data, to, e->data, e->dtype, n);
-    *w = (struct weight){.k = {.data = data, .dtype = to, .rank = rank}};
-    for (int i = 0; i < 4; i++) w->k.dim[i] = i < rank ? width : 1;
-    return 0;
+    if (weight_copy(w, e, rank)) return 0;
+    return error_set(err, ERR_NO_MEMORY, "no memory for %s", weight_store_path(store));
 }
 
 static int attach(struct unet_attention *a, const struct weight_store *store, int place,

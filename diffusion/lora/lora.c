@@ -103,17 +103,8 @@ static int merge(struct lora_set *s, struct weight *w, const struct lora_module 
 static int copy_factor(struct weight *w, void **owned, const struct safetensors_entry *e, int rank,
                        struct error *err)
 {
-    int64_t n = 1;
-    enum dtype to = e->dtype == DTYPE_F16 || e->dtype == DTYPE_BF16 ? e->dtype : DTYPE_F32;
-    w->name = NULL;
-    w->k = (struct kernel_weight){.dtype = to, .rank = rank};
-    for (int i = 0; i < 4; i++) w->k.dim[i] = i < e->rank ? e->dim[i] : 1;
-    for (int i = 0; i < e->rank; i++) n *= e->dim[i];
-    *owned = alloc_try_aligned(64, ((size_t)n + 1) * dtype_bytes(to));
-    if (!*owned) return error_set(err, ERR_NO_MEMORY, "no memory for an adapter");
-    dtype_convert(*owned, to, e->data, e->dtype, n);
-    w->k.data = *owned;
-    return 0;
+    *owned = weight_copy(w, e, rank);
+    return *owned ? 0 : error_set(err, ERR_NO_MEMORY, "no memory for an adapter");
 }
 
 static int attach(struct lora_set *s, struct layer *layer, const struct lora_module *m,
